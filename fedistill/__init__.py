@@ -1,0 +1,3 @@
+"""Federated distillation of differentially private teachers into one small student."""
+
+__version__ = "0.1.0"

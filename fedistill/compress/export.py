@@ -1,0 +1,185 @@
+"""A student as files: ONNX for inference, safetensors and a manifest to rebuild it from.
+
+The ONNX file is complete: raw columns go in, probabilities come out, and the encoding in between
+runs in float32 inside the graph.
+"""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+import fedistill
+from fedistill.distill.encoding import ROW_QUANTILES, VALUE_QUANTILES, TabularEncoding
+from fedistill.distill.students import TabularStudent
+from fedistill.errors import DataError
+
+INPUT = "rows"
+OUTPUT = "probabilities"
+OPSET = 20
+LARGEST_BATCH = 65536
+
+WEIGHTS_FILE = "student.safetensors"
+MANIFEST_FILE = "manifest.json"
+
+
+class _Probabilities(nn.Module):
+    """What is exported: raw rows to class probabilities."""
+
+    def __init__(self, student: TabularStudent) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, rows: Tensor) -> Tensor:
+        logits: Tensor = self.student(rows)
+        return logits.softmax(dim=1)
+
+
+def export_student(
+    student: TabularStudent, path: Path, *, columns: Sequence[str], classes: Sequence[str]
+) -> None:
+    """Write the student as a self-contained ONNX file.
+
+    One input `rows`, float32 (batch, num_columns), NaN for missing; one output `probabilities`,
+    float32 (batch, num_classes). The file's metadata names columns and classes as JSON lists.
+    """
+    # Two rows: an example batch of one would be taken for a constant.
+    example = torch.zeros(2, student.encoding.num_columns)
+    with _quiet():
+        program = torch.onnx.export(
+            _Probabilities(student).eval(),
+            (example,),
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},),
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    model = program.model_proto
+    _strip(model)
+    onnx.helper.set_model_props(
+        model,
+        {
+            "columns": json.dumps(list(columns)),
+            "classes": json.dumps(list(classes)),
+            "fedistill": fedistill.__version__,
+        },
+    )
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def save_weights(student: TabularStudent, path: Path) -> None:
+    """Write the student's weights and its encoding as safetensors."""
+    tensors = {name: tensor.contiguous() for name, tensor in student.state_dict().items()}
+    path.write_bytes(save_tensors(tensors))
+
+
+def describe(
+    student: TabularStudent, *, columns: Sequence[str], classes: Sequence[str]
+) -> dict[str, Any]:
+    """What the manifest says about the student and the software that made it."""
+    return {
+        "format": 1,
+        "columns": list(columns),
+        "classes": list(classes),
+        "input": {"name": INPUT, "dtype": "float32", "missing": "NaN"},
+        "output": {"name": OUTPUT, "dtype": "float32"},
+        "student": "mlp",
+        "hidden": list(student.hidden),
+        "encoding": {
+            "kind": "piecewise-linear + z-score + missing flags",
+            "row_quantiles": ROW_QUANTILES,
+            "value_quantiles": VALUE_QUANTILES,
+            "width": student.encoding.width,
+        },
+        "onnx_opset": OPSET,
+        "versions": {
+            "fedistill": fedistill.__version__,
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+    }
+
+
+def write_manifest(path: Path, description: Mapping[str, Any], files: Sequence[Path]) -> None:
+    """Write the manifest, which pins each of `files` by name, size and sha256."""
+    pinned = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+    text = json.dumps({**description, "files": pinned}, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def load_student(directory: Path) -> TabularStudent:
+    """Rebuild the float student from `student.safetensors` and `manifest.json`.
+
+    Raises:
+        DataError: A file is missing, is not what its name says, or is not the one that the
+            manifest pins.
+    """
+    try:
+        manifest = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
+        content = (directory / WEIGHTS_FILE).read_bytes()
+        pinned = manifest["files"][WEIGHTS_FILE]["sha256"]
+        hidden, num_classes = tuple(manifest["hidden"]), len(manifest["classes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{directory}: no student can be read here: {error!r}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != pinned:
+        raise DataError(
+            f"{directory / WEIGHTS_FILE}: sha256 is {found} but the manifest pins {pinned}: "
+            "restore the file that belongs to the manifest"
+        )
+    state = load_tensors(content)
+    prefix = "encoding."
+    encoding = TabularEncoding(
+        {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
+    )
+    student = TabularStudent(encoding, hidden, num_classes)
+    student.load_state_dict(state)
+    return student.eval()
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove the exporter's traces: source paths of this machine, and most of the file's size."""
+    graph = model.graph
+    model.ClearField("doc_string")
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.ClearField("value_info")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks about itself, and a deprecation inside torch, off the screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning
+            )
+            yield
+    finally:
+        logger.setLevel(level)

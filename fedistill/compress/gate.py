@@ -1,0 +1,211 @@
+"""The quality gate: candidates are measured on their own files; the smallest good one ships."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from sklearn.metrics import roc_auc_score
+
+from fedistill.compress.export import INPUT
+from fedistill.distill.encoding import Rows
+
+LEAST_AGREEMENT = 0.99
+MOST_METRIC_LOSS = 0.002
+ROWS_AT_ONCE = 4096
+TIMED_CALLS = {1: 300, 256: 60}
+WARM_UP_CALLS = 10
+
+Probabilities = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A file that could ship.
+
+    Attributes:
+        stage: "float", "pruned", "quantized" or "pruned+quantized".
+        precision: "float32" or "int8".
+        path: The ONNX file.
+        parameters: Trained numbers in it.
+    """
+
+    stage: str
+    precision: str
+    path: Path
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What was measured on one candidate's file.
+
+    Attributes:
+        stage: "float", "pruned", "quantized" or "pruned+quantized".
+        precision: "float32" or "int8".
+        shipped: Whether this file became `student.onnx`.
+        parameters: Trained numbers in it.
+        bytes: Size of the file.
+        metric: Expected AUC under the target on proxy rows; see `expected_auc`.
+        agreement: Share of proxy rows given the same class as by the float file.
+        latency_ms_batch_1: Median milliseconds of a call with 1 row, one thread.
+        latency_ms_batch_256: The same with 256 rows.
+    """
+
+    stage: str
+    precision: str
+    shipped: bool
+    parameters: int
+    bytes: int
+    metric: float
+    agreement: float
+    latency_ms_batch_1: float
+    latency_ms_batch_256: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The gate's choice: stages in the candidates' order, which one ships, and why."""
+
+    stages: tuple[Stage, ...]
+    shipped: int
+    reason: str
+
+
+def judge(
+    candidates: Sequence[Candidate], proxy_rows: Rows, target_probabilities: Probabilities
+) -> Verdict:
+    """Measure all candidates and choose the smallest that passes.
+
+    A candidate passes if it agrees with the float file on at least 99% of the proxy rows, loses at
+    most 0.002 of its expected AUC, and is smaller; otherwise the float file ships. Latency is
+    reported and decides nothing: which of two files is faster depends on the user's machine.
+
+    Args:
+        candidates: The float student's file first.
+        proxy_rows: (num_proxy, num_columns) float32, NaN for missing.
+        target_probabilities: (num_proxy, num_classes), of the ensemble.
+    """
+    reference = predict(_session(candidates[0].path), proxy_rows)
+    measured = [
+        _measure(candidate, reference, proxy_rows, target_probabilities) for candidate in candidates
+    ]
+    misses = {
+        index: _misses(stage, measured[0]) for index, stage in enumerate(measured) if index > 0
+    }
+    good = [index for index, missed in misses.items() if not missed]
+    shipped = min(good, key=lambda index: measured[index].bytes, default=0)
+    return Verdict(
+        stages=tuple(
+            replace(stage, shipped=index == shipped) for index, stage in enumerate(measured)
+        ),
+        shipped=shipped,
+        reason=_reason(measured, shipped, misses),
+    )
+
+
+def expected_auc(scores: Probabilities, target: Probabilities) -> float:
+    """AUC that the scores would have if each row's label were drawn from the target.
+
+    Every row counts as class k with weight target[:, k], so no label is needed; one-vs-rest and
+    averaged over classes beyond two. Classes that the target never or always gives are left out,
+    and scores that are not finite are worth 0.
+
+    Args:
+        scores: (num_rows, num_classes), the candidate's probabilities.
+        target: (num_rows, num_classes), the ensemble's probabilities.
+    """
+    if not np.isfinite(scores).all():
+        return 0.0
+    classes = [1] if target.shape[1] == 2 else range(target.shape[1])
+    labels = np.repeat([1, 0], len(target))
+    areas = []
+    for label in classes:
+        weights = np.concatenate([target[:, label], 1 - target[:, label]])
+        if 0 < target[:, label].sum() < len(target):
+            areas.append(roc_auc_score(labels, np.tile(scores[:, label], 2), sample_weight=weights))
+    return float(np.mean(areas)) if areas else 0.5
+
+
+def predict(session: onnxruntime.InferenceSession, rows: Rows) -> Probabilities:
+    """Probabilities of an exported student, shape (num_rows, num_classes)."""
+    parts = [
+        session.run(None, {INPUT: rows[start : start + ROWS_AT_ONCE]})[0]
+        for start in range(0, len(rows), ROWS_AT_ONCE)
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _measure(
+    candidate: Candidate, reference: Probabilities, proxy_rows: Rows, target: Probabilities
+) -> Stage:
+    session = _session(candidate.path)
+    answers = predict(session, proxy_rows)
+    return Stage(
+        stage=candidate.stage,
+        precision=candidate.precision,
+        shipped=False,
+        parameters=candidate.parameters,
+        bytes=candidate.path.stat().st_size,
+        metric=expected_auc(answers, target),
+        agreement=float(np.mean(answers.argmax(axis=1) == reference.argmax(axis=1))),
+        latency_ms_batch_1=_latency_ms(session, proxy_rows, batch=1),
+        latency_ms_batch_256=_latency_ms(session, proxy_rows, batch=256),
+    )
+
+
+def _latency_ms(session: onnxruntime.InferenceSession, rows: Rows, *, batch: int) -> float:
+    feed = {INPUT: np.resize(rows[:batch], (batch, rows.shape[1]))}
+    for _ in range(WARM_UP_CALLS):
+        session.run(None, feed)
+    seconds = []
+    for _ in range(TIMED_CALLS[batch]):
+        start = time.perf_counter()
+        session.run(None, feed)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds) * 1000
+
+
+def _misses(stage: Stage, reference: Stage) -> list[str]:
+    """The bounds that a stage missed, in words."""
+    missed = []
+    if not stage.agreement >= LEAST_AGREEMENT:
+        missed.append(f"agreement {stage.agreement:.4f} is below {LEAST_AGREEMENT}")
+    if not reference.metric - stage.metric <= MOST_METRIC_LOSS:
+        loss = reference.metric - stage.metric
+        missed.append(f"AUC loss {loss:.4f} is above {MOST_METRIC_LOSS}")
+    if not stage.bytes < reference.bytes:
+        missed.append(f"{stage.bytes:,} bytes are not fewer than {reference.bytes:,}")
+    return missed
+
+
+def _reason(stages: Sequence[Stage], shipped: int, misses: dict[int, list[str]]) -> str:
+    rejected = [
+        f"the {stages[index].stage} file was rejected ({' and '.join(missed)})"
+        for index, missed in misses.items()
+        if missed
+    ]
+    chosen = stages[shipped]
+    if shipped:
+        share = stages[0].bytes / chosen.bytes
+        head = (
+            f"Shipped the {chosen.stage} file, {share:.1f} times smaller than the float student, "
+            f"as the smallest that passes the gate (agreement {chosen.agreement:.4f}, "
+            f"AUC change {chosen.metric - stages[0].metric:+.4f})"
+        )
+    elif rejected:
+        head = "Shipped the float student because no compressed file passes the gate"
+    else:
+        head = "Shipped the float student because no compression was asked for"
+    return "; ".join([head, *rejected]) + "."

@@ -1,0 +1,291 @@
+"""RunConfig: the Flower run config, validated once at the edge and frozen inside.
+
+Keys are kebab-case in `pyproject.toml` and on the command line (`budget-epsilon`), snake_case in
+Python (`budget_epsilon`). Every bound that does not depend on data is checked here, before any
+site is asked and any budget is spent.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from fedistill.errors import ConfigError
+
+Scalar = bool | int | float | str
+
+DATA_SUFFIXES = (".csv", ".npz", ".parquet")
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def _refuse(bound: str, advice: str) -> PydanticCustomError:
+    """An error that `_sentence` completes with the key and its value."""
+    context = {"bound": bound, "advice": advice}
+    return PydanticCustomError("fedistill", "{bound}: {advice}", context)
+
+
+def _one_of(*choices: Scalar) -> AfterValidator:
+    def check(value: Scalar) -> Scalar:
+        if value not in choices:
+            only = len(choices) == 1
+            raise _refuse(
+                "must be " + " or ".join(_show(choice) for choice in choices),
+                "this version offers no other value" if only else "choose one of these",
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+def _absolute(value: str) -> str:
+    """Expand `~`; refuse relative paths, since a Flower client has another working directory."""
+    if not value:
+        return value
+    path = Path(value).expanduser()
+    if not path.is_absolute():
+        raise _refuse("must be an absolute path", f"write {_show(str(Path.cwd() / path))}")
+    return str(path)
+
+
+def _dataset(value: str) -> str:
+    if not value:
+        raise _refuse("must name a data set", "give the name of a shipped set or a full path")
+    is_path = "/" in value or value.startswith("~") or value.lower().endswith(DATA_SUFFIXES)
+    return _absolute(value) if is_path else value
+
+
+def _partition(value: str) -> str:
+    if value != "iid" and not re.fullmatch(r"quantile:\S.*", value):
+        raise _refuse("must be 'iid' or 'quantile:COLUMN'", "choose one of these")
+    return value
+
+
+def _site_names(value: str) -> str:
+    names = _split(value)
+    for name in names:
+        if not SITE_NAME.fullmatch(name):
+            raise _refuse(
+                f"names {name!r}, and a site's name must be 1 to 64 letters, digits, '_', '.' "
+                "or '-' that start with a letter or digit",
+                "rename this site",
+            )
+    return ",".join(names)
+
+
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",")) if names.strip() else ()
+
+
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+
+
+class RunConfig(BaseModel):
+    """What a run asks for. Each field's description is the meaning of its key."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        alias_generator=lambda name: name.replace("_", "-"),
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    dataset: Annotated[str, AfterValidator(_dataset)] = Field(
+        "credit_default", description="a shipped data set's name, or a path to CSV, Parquet or npz"
+    )
+    label_column: str = Field(
+        "", description="the column to predict; empty: the set's own, `y` in npz"
+    )
+    site_column: str = Field(
+        "", description="the column that says whose row it is; empty: use `partition`"
+    )
+    unit_column: Annotated[str, _one_of("")] = Field(
+        "", description="the column that groups the rows of one person; empty: a row is a person"
+    )
+    num_sites: int = Field(3, ge=1, le=1000, description="number of sites without `site-column`")
+    min_sites: int = Field(
+        2, ge=1, le=1000, description="the run goes on while this many sites answer"
+    )
+    site_names: Annotated[str, AfterValidator(_site_names)] = Field(
+        "", description="comma-separated names of the first sites; the others are site_<i>"
+    )
+    partition: Annotated[str, AfterValidator(_partition)] = Field(
+        "iid", description="how rows go to sites: `iid` or `quantile:COLUMN`"
+    )
+    proxy_fraction: float = Field(
+        0.2, gt=0, lt=0.9, description="share of rows that become the public, unlabelled proxy set"
+    )
+    test_fraction: float = Field(
+        0.15, gt=0, lt=0.9, description="share of rows that only measure the result"
+    )
+    mechanism: Annotated[str, _one_of("dp-probe")] = Field(
+        "dp-probe", description="how a site labels the proxy set privately"
+    )
+    epsilon: float = Field(1.0, gt=0, le=100, description="what this run may cost each site")
+    budget_epsilon: float = Field(
+        0.0, ge=0, le=1000, description="each site's budget over all runs; 0: `epsilon`"
+    )
+    delta: float = Field(
+        1e-5, gt=0, le=1e-3, description="the delta at which epsilon is stated; below 1 / rows"
+    )
+    ledger_dir: AbsolutePath = Field(
+        "", description="folder of the sites' ledgers; empty: the run folder, so fresh ones"
+    )
+    rounds: Annotated[int, _one_of(1)] = Field(1, description="federation rounds")
+    probe_steps: int = Field(
+        8, ge=1, le=200, description="noisy gradient steps of the dp-probe teacher"
+    )
+    secure_aggregation: Annotated[bool, _one_of(False)] = Field(
+        False, description="whether the server sees sums over sites only"
+    )
+    trust: Annotated[str, _one_of("none")] = Field(
+        "none", description="`none`: each site's own noise protects it from everybody"
+    )
+    ensemble_weights: Annotated[str, _one_of("uniform")] = Field(
+        "uniform", description="how the sites' answers are averaged"
+    )
+    student: Annotated[str, _one_of("mlp")] = Field("mlp", description="the student's architecture")
+    prune_ratio: float = Field(
+        0.5, ge=0, le=0.9, description="share of the student's channels to prune"
+    )
+    quantize: Annotated[str, _one_of("int8", "none")] = Field(
+        "int8", description="precision of the shipped student: `int8` or `none`"
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of training alone, never of noise")
+    output_dir: AbsolutePath = Field(
+        "", description="the run folder; empty: $FEDISTILL_HOME/runs/<run-id>"
+    )
+    phase_timeout: float = Field(
+        600.0, gt=0, le=86_400, description="seconds to wait for the sites' answers in a phase"
+    )
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        if not self.site_column and self.min_sites > self.num_sites:
+            raise ConfigError(
+                f"min-sites={self.min_sites} must be at most num-sites={self.num_sites}: "
+                "lower min-sites"
+            )
+        if self.budget < self.epsilon:
+            raise ConfigError(
+                f"budget-epsilon={self.budget_epsilon} must be 0 or at least "
+                f"epsilon={self.epsilon}: raise budget-epsilon or lower epsilon"
+            )
+        if self.proxy_fraction + self.test_fraction >= 0.95:
+            raise ConfigError(
+                f"proxy-fraction={self.proxy_fraction} and test-fraction={self.test_fraction} "
+                "must sum to less than 0.95: lower one of them"
+            )
+        if len(set(self.sites)) < len(self.sites):
+            raise ConfigError(
+                f"site-names={self.site_names!r} must name each site differently: rename one"
+            )
+        return self
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Scalar]) -> "RunConfig":
+        """The validated config of kebab-case keys; missing keys take their defaults.
+
+        Raises:
+            ConfigError: Names the key, its value and the bound; an unknown key comes with the
+                nearest known one.
+        """
+        known = [key.name for key in describe_keys()]
+        for key in values:
+            if key not in known:
+                raise ConfigError(_unknown(key, known))
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError(_sentence(error.errors(include_url=False)[0])) from None
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites when there is no `site-column`, whose values name them otherwise."""
+        named = _split(self.site_names)[: self.num_sites]
+        return named + tuple(f"site_{i}" for i in range(len(named), self.num_sites))
+
+    @property
+    def budget(self) -> float:
+        """Each site's whole budget in epsilon at `delta`."""
+        return self.budget_epsilon or self.epsilon
+
+    def to_flat(self) -> dict[str, Scalar]:
+        """All keys, kebab-case; `from_flat` takes them back."""
+        return self.model_dump(by_alias=True)
+
+    def sha256(self) -> str:
+        """Hex digest of the canonical JSON of all keys."""
+        text = json.dumps(self.to_flat(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """One run-config key as documented: its default and its meaning."""
+
+    name: str
+    default: Scalar
+    meaning: str
+
+
+def describe_keys() -> tuple[Key, ...]:
+    """Every key in the order of the documentation."""
+    return tuple(
+        Key(name=str(field.alias), default=field.default, meaning=str(field.description))
+        for field in RunConfig.model_fields.values()
+    )
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(key.lower().replace("_", "-"), known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else "`fedistill config` lists them all"
+    return f"unknown key {key!r}: {hint}"
+
+
+_BOUNDS = {
+    "greater_than": ("gt", "must be greater than {}", "raise {}"),
+    "greater_than_equal": ("ge", "must be at least {}", "raise {}"),
+    "less_than": ("lt", "must be less than {}", "lower {}"),
+    "less_than_equal": ("le", "must be at most {}", "lower {}"),
+}
+
+_TYPES = {
+    "bool_type": "must be true or false",
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "string_type": "must be a string in quotes",
+    "finite_number": "must be a finite number",
+}
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """Field, value and bound of a validation error, then what to do."""
+    key, value, context = str(error["loc"][0]), _show(error["input"]), error.get("ctx", {})
+    if error["type"] in _BOUNDS:
+        name, bound, advice = _BOUNDS[error["type"]]
+        limit = f"{context[name]:g}" if isinstance(context[name], float) else context[name]
+        return f"{key}={value} {bound.format(limit)}: {advice.format(key)}"
+    if error["type"] in _TYPES:
+        return f"{key}={value} {_TYPES[error['type']]}: change its value"
+    return f"{key}={value} {error['msg']}"
+
+
+def _show(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,0 +1,100 @@
+"""npz files as columns; pickled objects are never loaded."""
+
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedistill.data.columns import Column
+from fedistill.data.wording import listing
+from fedistill.errors import DataError
+
+_NUMERIC_KINDS = "biuf"
+
+
+def read_npz(
+    file: IO[bytes], source: str, wanted: tuple[str, ...]
+) -> tuple[list[tuple[str, Column]], dict[str, Column]]:
+    """Names and columns of `X`, and the further columns among `wanted` and `y`.
+
+    `X` (num_rows, num_columns), `y` (num_rows,), `features` (num_columns,) names if any.
+
+    Further arrays of shape (num_rows,) may be the label or site column; `<name>_names` then holds
+    the names that the codes in `<name>` stand for.
+
+    Raises:
+        DataError: An array is missing, is pickled, or has another shape or type.
+    """
+    with np.load(file, allow_pickle=False) as arrays:
+        if "X" not in arrays:
+            raise DataError(
+                f"{source} must hold an array 'X' of rows, but holds {listing(arrays.files)}: "
+                "save it with numpy.savez(path, X=rows, y=labels, features=names)"
+            )
+        rows = _array(arrays, "X", source, ndim=2, kinds=_NUMERIC_KINDS)
+        names = _feature_names(arrays, rows.shape[1], source)
+        extras = {}
+        for name in dict.fromkeys(("y", *wanted)):
+            if name not in arrays.files or name in ("X", "features"):
+                continue
+            if name in names:
+                raise DataError(
+                    f"{source}: {name!r} is a column of X and an array of its own, and names must "
+                    "differ: rename one"
+                )
+            extras[name] = _extra(arrays, name, len(rows), source)
+    return [(name, _column(rows[:, j])) for j, name in enumerate(names)], extras
+
+
+def _array(arrays: Any, name: str, source: str, *, ndim: int, kinds: str) -> npt.NDArray[Any]:
+    try:
+        # A member without numpy's header comes as bytes.
+        array = np.asarray(arrays[name])
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise DataError(
+            f"{source}: array {name!r} holds pickled Python objects, which are never loaded since "
+            "they can run code: save it as numbers or fixed-width strings"
+        ) from None
+    if array.ndim != ndim or array.dtype.kind not in kinds:
+        what = "numbers" if kinds == _NUMERIC_KINDS else "numbers or text"
+        raise DataError(
+            f"{source}: array {name!r} of shape {array.shape} and type {array.dtype} must have "
+            f"{ndim} dimension{'s' if ndim > 1 else ''} of {what}: save it so"
+        )
+    return array
+
+
+def _feature_names(arrays: Any, num_columns: int, source: str) -> list[str]:
+    if "features" not in arrays:
+        return [f"x{j}" for j in range(num_columns)]
+    names = _array(arrays, "features", source, ndim=1, kinds="U")
+    if len(names) != num_columns:
+        raise DataError(
+            f"{source}: features={len(names)} names must be one for each of the {num_columns} "
+            "columns of X: save both from the same table"
+        )
+    return [str(name) for name in names]
+
+
+def _extra(arrays: Any, name: str, num_rows: int, source: str) -> Column:
+    codes = _array(arrays, name, source, ndim=1, kinds=_NUMERIC_KINDS + "U")
+    if len(codes) != num_rows:
+        raise DataError(
+            f"{source}: array {name!r} has {len(codes)} entries and must have one for each of the "
+            f"{num_rows} rows of X: save both from the same table"
+        )
+    if f"{name}_names" not in arrays:
+        return _column(codes)
+    names = _array(arrays, f"{name}_names", source, ndim=1, kinds="U")
+    if codes.dtype.kind not in "iu" or (codes < 0).any() or (codes >= len(names)).any():
+        raise DataError(
+            f"{source}: array {name!r} must hold integers in 0..{len(names) - 1}, the positions "
+            f"in {name + '_names'!r}: save it so"
+        )
+    return _column(names[codes])
+
+
+def _column(values: npt.NDArray[Any]) -> Column:
+    return Column(values=values, kind=str(values.dtype))

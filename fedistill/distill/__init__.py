@@ -1,0 +1,1 @@
+"""From the ensemble's target to a student: encoding, students, losses, training."""

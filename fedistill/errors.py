@@ -1,0 +1,69 @@
+"""Every error that fedistill raises on purpose.
+
+    FedistillError
+    ├── BadInput              what the user gave cannot be used: exit code 2
+    │   ├── ConfigError       a run-config key: unknown, out of bounds, at odds with another
+    │   └── DataError         a data set, a row, a label or a path
+    ├── Refusal               a site says no; nothing was charged
+    │   ├── PolicyRefusal     a clause of the site's policy forbids the question
+    │   ├── BudgetExceeded    the population's privacy budget does not hold the charge
+    │   └── LedgerError       the ledger is missing, behind its anchor, edited, or cannot be written
+    └── RunFailed             the run cannot go on: exit code 1
+        └── TooFewSites       fewer than `min-sites` answered
+
+Messages name the field, the value and the bound, then what to do. They stay on the machine that
+raised them: only `public_class`, a constant per class, may cross the wire.
+"""
+
+from typing import ClassVar
+
+
+class FedistillError(Exception):
+    """Base of all errors raised on purpose."""
+
+    public_class: ClassVar[str] = "no-answer"
+    exit_code: ClassVar[int] = 1
+
+
+class BadInput(FedistillError):
+    """What the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class ConfigError(BadInput):
+    """A run-config key is unknown, out of bounds or at odds with another key."""
+
+
+class DataError(BadInput):
+    """A data set cannot be used. Row-dependent: its text never leaves the owner's machine."""
+
+
+class Refusal(FedistillError):
+    """A site declines to answer; no budget was spent."""
+
+
+class PolicyRefusal(Refusal):
+    """A clause of the site's policy forbids the question."""
+
+    public_class = "policy"
+
+
+class BudgetExceeded(Refusal):
+    """The population's remaining budget does not hold the charge."""
+
+    public_class = "budget"
+
+
+class LedgerError(Refusal):
+    """The ledger is missing, behind its anchor, edited, or cannot be written."""
+
+    public_class = "ledger"
+
+
+class RunFailed(FedistillError):
+    """The run cannot go on."""
+
+
+class TooFewSites(RunFailed):
+    """Fewer sites answered than `min-sites` asks for."""

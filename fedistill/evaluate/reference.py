@@ -1,0 +1,31 @@
+"""What one could reach if there were no privacy to keep: the upper yardstick of the report."""
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def central_reference(
+    rows: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    test_rows: npt.NDArray[np.float32],
+    *,
+    num_classes: int,
+) -> Floats:
+    """Class probabilities (num_test, num_classes) of a boosted model that saw all sites' rows.
+
+    Not private, and for simulations only: it needs the private `rows` (n, d) and `labels` (n,) of
+    every site in one place, so in a deployment nobody may compute it. Missing values are NaN;
+    classes without a row get probability zero. Same rows, same answer: the random state is fixed.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    answer = np.zeros((len(test_rows), num_classes))
+    present = np.unique(labels)
+    if len(present) < 2:
+        answer[:, present] = 1.0
+        return answer
+    model = HistGradientBoostingClassifier(random_state=0).fit(rows, labels)
+    answer[:, model.classes_] = model.predict_proba(test_rows)
+    return answer

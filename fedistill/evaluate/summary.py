@@ -1,0 +1,183 @@
+"""`summary.json`: everything that a run found and cost, in the keys that programs rely on.
+
+Figures that are not defined, infinite or not a number are written as null. Epsilons are the
+accountant's, for the adjacency and unit that stand beside them.
+"""
+
+import operator
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from fedistill.errors import DataError
+from fedistill.evaluate.files import write_atomically
+from fedistill.evaluate.metrics import Figure, Scores
+
+Count = Annotated[int, BeforeValidator(operator.index)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", from_attributes=True, allow_inf_nan=False
+    )
+
+
+class Split(_Part):
+    """The public rows: what the student learned on and what it was scored on."""
+
+    proxy_rows: Count
+    test_rows: Count
+    columns: Count
+    classes: tuple[str, ...]
+    proxy_sha256: str
+
+
+class Metrics(_Part):
+    """Scores on the public test split.
+
+    Attributes:
+        student: The shipped file.
+        student_fp32: The float student before compression.
+        ensemble: The average of the sites' answers, which the student learned from.
+        teachers: Each site's own answers; simulation only, None under secure aggregation.
+        central_reference: A non-private model of all sites' rows; simulation only.
+    """
+
+    student: Scores
+    student_fp32: Scores
+    ensemble: Scores
+    teachers: Mapping[str, Scores] | None
+    central_reference: Scores | None
+
+
+class Views(_Part):
+    """Epsilon of all that the site ever released, by who looks. None: no finite bound."""
+
+    everyone: Figure
+    server: Figure
+
+
+class SitePrivacy(_Part):
+    """What one site paid. `epsilon` is this run's charge, `total_epsilon` all charges composed."""
+
+    epsilon: Figure
+    total_epsilon: Figure
+    remaining_epsilon: Figure
+    delta: float
+    unit: str
+    adjacency: str
+    views: Views
+
+
+class Privacy(_Part):
+    """What the sites paid, by site. `noise` names the sampler in words."""
+
+    noise: str
+    sites: Mapping[str, SitePrivacy]
+
+
+class SiteWire(_Part):
+    """Bytes that crossed the wire: to the server, to the site, and to the server for scoring."""
+
+    bytes_up: Count
+    bytes_down: Count
+    bytes_evaluation: Count
+
+
+class Wire(_Part):
+    """What crossed the wire, by site."""
+
+    sites: Mapping[str, SiteWire]
+
+
+class Stage(_Part):
+    """One step of compression.
+
+    Attributes:
+        stage: `float`, `pruned`, `quantized` or `pruned+quantized`.
+        precision: Number format of the weights.
+        shipped: Whether this is the file that was shipped.
+        parameters: Number of weights.
+        bytes: Size of the ONNX file.
+        metric: The quality gate's AUC: expected under the ensemble target, on proxy rows.
+        agreement: Share of rows on which the file and the float student choose the same class.
+        latency_ms_batch_1: Median milliseconds for one row, one thread.
+        latency_ms_batch_256: Median milliseconds for 256 rows, one thread.
+    """
+
+    stage: str
+    precision: str
+    shipped: bool
+    parameters: Count
+    bytes: Count
+    metric: Figure
+    agreement: Figure
+    latency_ms_batch_1: Figure
+    latency_ms_batch_256: Figure
+
+
+class Shipped(_Part):
+    """The file that was shipped, and why this one."""
+
+    file: str
+    reason: str
+
+
+class Summary(_Part):
+    """The whole of `summary.json`.
+
+    Attributes:
+        run_id: Name of the run.
+        started: When the run started, with its time zone.
+        task: Kind of question, such as `binary classification`.
+        guarantee: The privacy guarantee in one sentence: adjacency, unit and assumptions.
+        warnings: What the reader must know, such as a site that was left out.
+        timings: Seconds by phase.
+        config: The run config, by its kebab-case keys.
+        versions: Versions of what computed the figures, by package.
+    """
+
+    run_id: str
+    started: datetime
+    task: str
+    dataset: str
+    mechanism: str
+    seed: int
+    split: Split
+    metrics: Metrics
+    privacy: Privacy
+    guarantee: str
+    wire: Wire
+    compression: tuple[Stage, ...]
+    shipped: Shipped
+    timings: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+    config: Mapping[str, bool | int | float | str] = {}
+    versions: Mapping[str, str] = {}
+
+    @property
+    def shipped_stage(self) -> Stage | None:
+        """The stage of the shipped file, None when no stage says so."""
+        return next((stage for stage in self.compression if stage.shipped), None)
+
+
+def write_summary(summary: Summary, path: Path) -> None:
+    """Write `summary` as JSON to `path`, complete or not at all. Raises OSError."""
+    write_atomically(path, summary.model_dump_json(indent=2) + "\n")
+
+
+def read_summary(path: Path) -> Summary:
+    """Read a summary that `write_summary` wrote. Raises DataError when it is not one."""
+    try:
+        return Summary.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}): name a run's folder") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DataError(
+            f"{path}: not a summary.json of this version: {key}: {first['msg'].lower()}"
+        ) from None

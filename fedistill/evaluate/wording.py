@@ -1,0 +1,168 @@
+"""Numbers and guarantees in words, the same in the terminal table and in the report."""
+
+import math
+from collections.abc import Mapping
+
+from fedistill.evaluate.metrics import Scores
+from fedistill.evaluate.summary import SitePrivacy, Summary
+
+NOT_DEFINED = "n/a"
+_COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_UNITS = {
+    "record": ("record", "one row at one site is all that a person contributes"),
+    "group": (
+        "person's or customer's group of records",
+        "a group holds all that a person or customer has, at one site only",
+    ),
+    "site": ("whole site", "sites do not share people"),
+}
+
+
+def fraction(value: float | None, digits: int = 4) -> str:
+    """A fraction with fixed digits, or `n/a` where it is not defined."""
+    return NOT_DEFINED if value is None else f"{value:.{digits}f}"
+
+
+def with_error(scores: Scores, digits: int = 3) -> str:
+    """The AUC with its standard error: `0.762 ± 0.009`."""
+    if scores.auc is None or scores.auc_standard_error is None:
+        return fraction(scores.auc, digits)
+    return f"{scores.auc:.{digits}f} ± {scores.auc_standard_error:.{digits}f}"
+
+
+def spent(epsilon: float | None) -> str:
+    """An epsilon that was spent, rounded up to three digits: never shown smaller than it is."""
+    # The slack keeps a float's last bit, as in 1.0000000000000002, from adding a whole unit.
+    return NOT_DEFINED if epsilon is None else f"{math.ceil(epsilon * 1000 - 1e-6) / 1000:.3f}"
+
+
+def in_prose(epsilon: float | None) -> str:
+    """As `spent`, without trailing zeros: `1`, `0.5`."""
+    text = spent(epsilon)
+    return text if epsilon is None else text.rstrip("0").rstrip(".") or "0"
+
+
+def left(epsilon: float | None) -> str:
+    """An epsilon that remains, rounded down to three digits."""
+    return NOT_DEFINED if epsilon is None else f"{math.floor(epsilon * 1000 + 1e-6) / 1000:.3f}"
+
+
+def power(value: float) -> str:
+    """A small number such as delta: `1e-5`."""
+    mantissa, _, exponent = f"{value:.2g}".partition("e")
+    if not exponent:
+        mantissa, _, exponent = f"{value:.1e}".replace(".0e", "e").partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units: `812 bytes`, `12.1 KB`, `3.4 MB`."""
+    if count < 1000:
+        return f"{count} bytes"
+    unit, scale = ("KB", 1e3) if count < 999_950 else ("MB", 1e6)
+    return f"{count / scale:.1f} {unit}"
+
+
+def milliseconds(value: float | None) -> str:
+    """`0.0421 ms`, `12.3 ms`."""
+    return NOT_DEFINED if value is None else f"{three_digits(value)} ms"
+
+
+def three_digits(value: float | None) -> str:
+    """Three significant digits, at most four after the point: `0.0421`, `12.3`."""
+    if value is None:
+        return NOT_DEFINED
+    digits = 3 if value <= 0 else min(4, max(0, 2 - math.floor(math.log10(value))))
+    return f"{value:.{digits}f}"
+
+
+def seconds(value: float) -> str:
+    """`0.4 s`, `42 s`, `1 min 52 s`."""
+    if value < 59.5:
+        return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def count_of(number: int, noun: str) -> str:
+    """`three sites`, `one site`, `12 sites`."""
+    word = _COUNTS[number] if number < len(_COUNTS) else f"{number:,}"
+    return f"{word} {noun}" if number == 1 else f"{word} {noun}s"
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital first letter and a full stop."""
+    text = text.strip().rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def auc_name(summary: Summary) -> str:
+    """What `auc` means for this number of classes."""
+    return "AUC" if len(summary.split.classes) <= 2 else "AUC (macro one-vs-rest)"
+
+
+def score_rows(summary: Summary) -> tuple[tuple[str, str, Scores], ...]:
+    """Everything that was scored, as (kind, name, scores), in the order of the journey."""
+    metrics = summary.metrics
+    rows = [("teacher", site, scores) for site, scores in (metrics.teachers or {}).items()]
+    rows.append(("ensemble", "ensemble target", metrics.ensemble))
+    rows.append(("float", "float student", metrics.student_fp32))
+    rows.append(("shipped", "shipped file", metrics.student))
+    if metrics.central_reference is not None:
+        rows.append(("reference", "central, not private", metrics.central_reference))
+    return tuple(rows)
+
+
+def dearest(summary: Summary) -> float | None:
+    """The largest epsilon that a site was charged by this run."""
+    charges = [site.epsilon for site in summary.privacy.sites.values()]
+    return max((charge for charge in charges if charge is not None), default=None)
+
+
+def headline(summary: Summary) -> str:
+    """The result of the run in one sentence."""
+    sites, stage = summary.privacy.sites, summary.shipped_stage
+    file = f"one {size(stage.bytes)} model" if stage else "one model"
+    result = f"{auc_name(summary)} {with_error(summary.metrics.student)}"
+    price = f"epsilon {in_prose(dearest(summary))}"
+    if len({spent(site.epsilon) for site in sites.values()}) > 1:
+        price = f"at most {price}"
+    return (
+        f"{count_of(len(sites), 'site').capitalize()} taught {file} that scores {result} on public "
+        f"test rows, for {price}{' each' if len(sites) > 1 else ''}."
+    )
+
+
+def guarantee_sentence(sites: Mapping[str, SitePrivacy]) -> str:
+    """The guarantee of everything that `sites` ever released, with adjacency and assumptions.
+
+    The sites' largest epsilon and delta are stated; all share one unit and one adjacency.
+    """
+    if not sites:
+        return "No site released anything."
+    site = next(iter(sites.values()))
+    delta = max(each.delta for each in sites.values())
+    everyone = _largest([each.views.everyone for each in sites.values()])
+    server = _largest([each.views.server for each in sites.values()])
+    noun, assumption = _UNITS.get(site.unit, (site.unit, "units do not overlap"))
+    change = "Adding or removing" if site.adjacency == "add-remove" else "Replacing"
+    against = "everyone, the server and the other sites included"
+    if server != everyone:
+        known = "without a finite bound" if server is None else f"with epsilon {in_prose(server)}"
+        against = f"everyone but the server (against the server itself {known})"
+    if everyone is None:
+        bound = "is not bounded by a finite epsilon for"
+        return f"{change} any one {noun} of a site {bound} what that site released."
+    pair = f"({in_prose(everyone)}, {power(delta)})"
+    factor = f"e^{in_prose(everyone)}" + (f" = {math.exp(everyone):.2f}" if everyone < 20 else "")
+    return (
+        f"{change} any one {noun} of a site makes any outcome of what that site ever released "
+        f"about this population at most {factor} times as likely, plus delta = {power(delta)}: "
+        f"{pair}-differential privacy at {site.unit} level under {site.adjacency} adjacency, "
+        f"against {against}, assuming that {assumption}, that each site runs the published code "
+        f"on a machine it alone controls, and that its ledger was not rolled back."
+    )
+
+
+def _largest(values: list[float | None]) -> float | None:
+    return None if None in values else max(value for value in values if value is not None)

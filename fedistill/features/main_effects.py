@@ -1,0 +1,130 @@
+"""Main effects of raw columns: clipped z-scores, thermometer codes, missing flags.
+
+Every operation is elementwise, so a row's effects depend on that row alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+_BINS = 16
+_Z_LIMIT = 3.0
+_VARIANCES = {"z": 1.0, "thermometer": 1.0, "missing": 0.3}
+_MISSING_SHARE = (0.002, 0.998)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MainEffects:
+    """Statistics of the proxy rows that turn raw columns into centred, weighted effects.
+
+    Attributes:
+        median: (num_columns,) fill value of missing cells.
+        mean: (num_columns,) after filling.
+        std: (num_columns,) after filling; 0 marks a constant column, which gives no z-score.
+        edges: Column index to its sorted quantile edges (the code is `value >= edge`).
+        shares: Column index to the share of proxy rows at or above each edge, for missing cells.
+        flagged: Columns whose missing flag is a feature.
+        offset: (num_effects,) proxy means of the raw effects.
+        scale: (num_effects,) weight of each effect.
+    """
+
+    median: Floats
+    mean: Floats
+    std: Floats
+    edges: dict[int, Floats]
+    shares: dict[int, Floats]
+    flagged: tuple[int, ...]
+    offset: Floats
+    scale: Floats
+
+    def transform(self, rows: npt.NDArray[np.float32]) -> Floats:
+        """Effects of raw rows, (num_rows, num_effects); NaN is missing, infinities saturate."""
+        return (_raw(rows, self) - self.offset) * self.scale
+
+
+def fit_main_effects(proxy_rows: npt.NDArray[np.float32]) -> MainEffects:
+    """Fit on proxy rows alone: (num_proxy, num_columns) raw values, NaN for missing."""
+    rows = proxy_rows.astype(np.float64)
+    missing = np.isnan(rows)
+    median = np.nanmedian(np.where(missing.all(axis=0), 0.0, rows), axis=0)
+    filled = np.where(missing, median, rows)
+    std = filled.std(axis=0)
+    edges, shares = _thermometers(rows, missing, filled)
+    unscaled = MainEffects(
+        median=median,
+        mean=filled.mean(axis=0),
+        std=np.where(std > 1e-9, std, 0.0),
+        edges=edges,
+        shares=shares,
+        flagged=_flagged(missing),
+        offset=np.zeros(1),
+        scale=np.ones(1),
+    )
+    effects = _raw(proxy_rows, unscaled)
+    offset = effects.mean(axis=0)
+    scale = _block_scales(effects.var(axis=0), _block_sizes(unscaled))
+    return MainEffects(**{**vars(unscaled), "offset": offset, "scale": scale})
+
+
+def _raw(rows: npt.NDArray[np.float32], fitted: MainEffects) -> Floats:
+    values = rows.astype(np.float64)
+    missing = np.isnan(values)
+    live = fitted.std > 0
+    filled = np.where(missing, fitted.median, values)
+    z = (filled[:, live] - fitted.mean[live]) / fitted.std[live]
+    parts = [np.clip(z, -_Z_LIMIT, _Z_LIMIT)]
+    for column, edges in fitted.edges.items():
+        code = values[:, [column]] >= edges
+        parts.append(np.where(missing[:, [column]], fitted.shares[column], code))
+    parts.append(missing[:, list(fitted.flagged)].astype(np.float64))
+    return np.concatenate(parts, axis=1)
+
+
+def _thermometers(
+    rows: Floats, missing: npt.NDArray[np.bool_], filled: Floats
+) -> tuple[dict[int, Floats], dict[int, Floats]]:
+    """Quantile edges of the columns with more than two values."""
+    edges, shares = {}, {}
+    for column in range(rows.shape[1]):
+        present = rows[~missing[:, column], column]
+        if len(np.unique(filled[:, column])) <= 2:
+            continue
+        quantiles = np.quantile(present, np.linspace(0, 1, _BINS + 1)[1:-1])
+        inner = np.unique(quantiles)
+        inner = inner[inner > present.min()]
+        if len(inner):
+            edges[column] = inner
+            shares[column] = (present[:, None] >= inner).mean(axis=0)
+    return edges, shares
+
+
+def _flagged(missing: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    """Columns that are sometimes missing, one per distinct pattern."""
+    low, high = _MISSING_SHARE
+    patterns = {
+        missing[:, column].tobytes(): column
+        for column in reversed(range(missing.shape[1]))
+        if low < missing[:, column].mean() < high
+    }
+    return tuple(sorted(patterns.values()))
+
+
+def _block_sizes(fitted: MainEffects) -> dict[str, int]:
+    return {
+        "z": int((fitted.std > 0).sum()),
+        "thermometer": sum(len(edges) for edges in fitted.edges.values()),
+        "missing": len(fitted.flagged),
+    }
+
+
+def _block_scales(variances: Floats, sizes: dict[str, int]) -> Floats:
+    """Weights that give each block its total variance."""
+    scales, start = [], 0
+    for block, size in sizes.items():
+        total = variances[start : start + size].sum()
+        scales.append(np.full(size, np.sqrt(_VARIANCES[block] / max(total, 1e-9))))
+        start += size
+    return np.concatenate(scales)

@@ -1,0 +1,92 @@
+"""The site's courier: a Flower ClientApp that carries questions in and releases out.
+
+It imports no torch. A simulated node hosts several sites: node p of P hosts sites s with s mod P
+== p. Whatever goes wrong, the wire sees a public class only; the text stays in the site's own log.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedistill.config import RunConfig
+from fedistill.errors import FedistillError
+from fedistill.federation import messages
+from fedistill.federation.run_folder import RunFolder, run_folder
+from fedistill.federation.simulation import open_site, prepare_data
+from fedistill.labels import LabelQuestion, LabelRelease
+from fedistill.site import LocalAgent
+
+app = ClientApp()
+
+Ask = Callable[[LocalAgent, LabelQuestion], LabelRelease]
+
+
+@app.query("hello")
+def hello(message: Message, context: Context) -> Message:
+    """Name the sites that this node hosts."""
+    sites = hosted_sites(
+        prepare_data(_config(context)).site_names,
+        int(context.node_config["partition-id"]),
+        int(context.node_config["num-partitions"]),
+    )
+    return Message(messages.hello_reply(sites), reply_to=message)
+
+
+@app.train("labels")
+def labels(message: Message, context: Context) -> Message:
+    """Noised labels on the proxy set."""
+    return _answer(message, context, lambda agent, question: agent.labels(question))
+
+
+@app.evaluate("labels")
+def evaluate(message: Message, context: Context) -> Message:
+    """The same teacher's labels on the public test rows."""
+    test_rows = prepare_data(_config(context)).test_rows
+    return _answer(message, context, lambda agent, question: agent.evaluate(question, test_rows))
+
+
+def hosted_sites(sites: tuple[str, ...], node: int, num_nodes: int) -> tuple[str, ...]:
+    """Sites of node `node` of `num_nodes`."""
+    return sites[node::num_nodes]
+
+
+def _answer(message: Message, context: Context, ask: Ask) -> Message:
+    config = _config(context)
+    run = str(context.run_id)
+    folder = run_folder(config, run)
+    site = "unknown"
+    try:
+        asked, question = messages.read_question(message.content)
+        agent = open_site(config, asked, folder, run)
+        site = asked  # a name from the wire becomes a path only now, when it is known
+        content = messages.release_to_record(site, ask(agent, question))
+    except Exception as error:
+        # Everything private code raises stops here (PRIVACY rule 3).
+        _log_locally(folder, site, error)
+        kind = type(error) if isinstance(error, FedistillError) else FedistillError
+        content = messages.failure_to_record(site, kind.public_class)
+    return Message(content, reply_to=message)
+
+
+def _config(context: Context) -> RunConfig:
+    return RunConfig.from_flat(context.run_config)
+
+
+def _log_locally(folder: RunFolder, site: str, error: Exception) -> None:
+    """Append to the site's own log, which never leaves it."""
+    try:
+        path = folder.site(site) / "site.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        record = partial(logging.LogRecord, "fedistill.site", logging.ERROR, __file__, 0)
+        expected = isinstance(error, FedistillError)
+        trace = None if expected else (type(error), error, error.__traceback__)
+        handler.emit(record(f"{type(error).__name__}: {error}", (), trace))
+        handler.close()
+    except OSError:
+        # A full disk must not turn a private error into a public one.
+        return

@@ -1,0 +1,116 @@
+"""What crosses the wire. Of labels, only a `LabelRelease` can be encoded.
+
+Content records by name: `question` and `release` carry labels, `site` names who is meant or who
+answers, `status` is "ok" or an error's public class. Sizes depend on public values alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+from flwr.app import ConfigRecord, RecordDict
+from flwr.common.serde import recorddict_to_proto
+
+from fedistill.codec import decode_release, encode_release
+from fedistill.errors import DataError
+from fedistill.labels import LabelQuestion, LabelRelease
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+HELLO = "query.hello"
+LABELS = "train.labels"
+EVALUATE = "evaluate.labels"
+
+OK = "ok"
+
+REASONS: Mapping[str, str] = {
+    "no-answer": "did not answer",
+    "policy": "refused: its policy forbids the question",
+    "budget": "refused: its privacy budget does not hold the charge",
+    "ledger": "refused: its ledger cannot vouch for the budget",
+    "malformed": "sent an answer that is not a label release",
+}
+"""Public classes of failure, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A site's answer as it arrived: `release` holds bytes when `status` is "ok"."""
+
+    site: str
+    status: str
+    release: bytes
+
+
+def hello_reply(sites: tuple[str, ...]) -> RecordDict:
+    """Which sites a node hosts."""
+    return RecordDict({"hello": ConfigRecord({"sites": list(sites)})})
+
+
+def read_hello(content: RecordDict) -> tuple[str, ...]:
+    """Inverse of `hello_reply`; a malformed reply hosts nobody."""
+    sites = content.config_records.get("hello", ConfigRecord()).get("sites")
+    return tuple(map(str, sites)) if isinstance(sites, list) else ()
+
+
+def question_to_record(site: str, question: LabelQuestion) -> RecordDict:
+    """A question to one site."""
+    return RecordDict({"question": ConfigRecord({"site": site, **asdict(question)})})
+
+
+def read_question(content: RecordDict) -> tuple[str, LabelQuestion]:
+    """Inverse of `question_to_record`.
+
+    Raises:
+        DataError: A field is missing, unknown or of the wrong type.
+    """
+    record = dict(content.config_records.get("question", ConfigRecord()))
+    site = record.pop("site", None)
+    types = {field.name: field.type for field in fields(LabelQuestion)}
+    if set(record) != set(types) or not isinstance(site, str):
+        raise DataError(f"malformed question: fields {sorted(record)}")
+    for name, value in record.items():
+        if type(value) is not types[name]:
+            raise DataError(f"malformed question: {name}={value!r} must be {types[name]}")
+    return site, LabelQuestion(**record)  # type: ignore[arg-type]
+
+
+def release_to_record(site: str, release: LabelRelease) -> RecordDict:
+    """A site's noised labels."""
+    record = ConfigRecord({"site": site, "status": OK, "release": encode_release(release)})
+    return RecordDict({"release": record})
+
+
+def failure_to_record(site: str, public_class: str) -> RecordDict:
+    """A site's failure: a public class, no text."""
+    return RecordDict({"release": ConfigRecord({"site": site, "status": public_class})})
+
+
+def read_answer(content: RecordDict) -> Answer:
+    """Inverse of both; what cannot be read has the status "malformed"."""
+    record = content.config_records.get("release", ConfigRecord())
+    site, status, release = (record.get(key) for key in ("site", "status", "release"))
+    if not isinstance(site, str) or status not in (OK, *REASONS):
+        return Answer(site=str(site), status="malformed", release=b"")
+    if status == OK and not isinstance(release, bytes):
+        return Answer(site=site, status="malformed", release=b"")
+    return Answer(
+        site=site, status=str(status), release=release if isinstance(release, bytes) else b""
+    )
+
+
+def read_release(
+    answer: Answer, *, question: LabelQuestion, num_rows: int, event: "DpEvent"
+) -> LabelRelease:
+    """The release in an "ok" answer.
+
+    Raises:
+        DataError: See `decode_release`.
+    """
+    return decode_release(answer.release, question=question, num_rows=num_rows, event=event)
+
+
+def wire_bytes(content: RecordDict) -> int:
+    """Bytes of a message's content as Flower serialises it."""
+    return int(recorddict_to_proto(content).ByteSize())

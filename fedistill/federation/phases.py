@@ -1,0 +1,223 @@
+"""The phases of the workflow, each with its checkpoint."""
+
+import json
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.torch import load_file
+
+from fedistill.codec import encode_release
+from fedistill.compress import Compression, Stage, compress
+from fedistill.compress.export import save_weights
+from fedistill.compress.gate import _session, predict
+from fedistill.distill.encoding import TabularEncoding
+from fedistill.distill.students import TabularStudent, make_student
+from fedistill.distill.target import Ensemble
+from fedistill.distill.trainer import train_student
+from fedistill.errors import DataError
+from fedistill.evaluate.files import write_atomically
+from fedistill.evaluate.metrics import Scores, score
+from fedistill.evaluate.reference import central_reference
+from fedistill.evaluate.summary import Metrics
+from fedistill.federation import messages
+from fedistill.federation.asking import Roster, ask_sites, find_sites, require_sites
+from fedistill.federation.messages import REASONS, Answer
+from fedistill.labels import Floats, LabelQuestion, LabelRelease, probabilities
+from fedistill.mechanisms import mechanism_named
+
+if TYPE_CHECKING:
+    from fedistill.federation.workflow import Run
+
+
+def hello(this: "Run") -> Roster:
+    """Find the node of every site."""
+    sites = this.simulation.site_names
+    roster = find_sites(
+        this.grid,
+        sites,
+        timeout=this.config.phase_timeout,
+        wire=this.wire,
+        on_progress=partial(this.progress.step, "hello"),
+    )
+    missing = [site for site in sites if site not in roster.nodes]
+    _leave_out(this, "hello", dict.fromkeys(missing, REASONS["no-answer"]), len(sites))
+    return roster
+
+
+def labels(this: "Run", roster: Roster) -> dict[str, LabelRelease]:
+    """Every site's noised labels on the proxy set; sites that fail are left out."""
+    done = this.folder.checkpoint("labels.json")
+    if done.is_file():
+        sites = json.loads(done.read_text())["sites"]
+        this.wire.up.update(json.loads(done.read_text())["up"])
+        this.wire.down.update(json.loads(done.read_text())["down"])
+        return {site: _stored_release(this, site) for site in sites}
+    answers = ask_sites(
+        this.grid,
+        roster,
+        messages.LABELS,
+        this.question,
+        timeout=this.config.phase_timeout,
+        up=this.wire.up,
+        down=this.wire.down,
+        on_progress=partial(this.progress.step, "labels"),
+    )
+    releases, failures = _read_all(this, answers, this.question, len(this.simulation.proxy.rows))
+    _leave_out(this, "labels", failures, len(this.simulation.site_names))
+    for site, release in releases.items():
+        this.folder.checkpoint(f"{site}.labels").write_bytes(encode_release(release))
+    state = {"sites": list(releases), "up": this.wire.up, "down": this.wire.down}
+    write_atomically(done, json.dumps(state))
+    return releases
+
+
+def student(this: "Run", ensemble: Ensemble) -> TabularStudent:
+    """Distil the ensemble into a student."""
+    done = this.folder.checkpoint("student.safetensors")
+    proxy = this.simulation.proxy
+    if done.is_file():
+        num_classes = len(this.simulation.table.classes)
+        stored = make_student(this.config.student, TabularEncoding.fit(proxy.rows), num_classes)
+        stored.load_state_dict(load_file(done))
+        return stored
+    trained = train_student(
+        proxy.rows,
+        ensemble.target,
+        relabel=ensemble.label,
+        student=this.config.student,
+        seed=this.config.seed,
+        progress=partial(this.progress.step, "student"),
+    )
+    save_weights(trained, done)
+    return trained
+
+
+def compression(this: "Run", trained: TabularStudent, ensemble: Ensemble) -> Compression:
+    """Prune, quantize, measure, and ship what passes the gate."""
+    done = this.folder.checkpoint("compression.json")
+    if done.is_file():
+        return _stored_compression(this, json.loads(done.read_text()))
+    result = compress(
+        trained,
+        this.simulation.proxy.rows,
+        ensemble.target,
+        columns=this.simulation.proxy.columns,
+        classes=this.simulation.table.classes,
+        prune_ratio=this.config.prune_ratio,
+        quantize=this.config.quantize,
+        directory=this.folder.path,
+        seed=this.config.seed,
+        progress=partial(this.progress.step, "compression"),
+    )
+    stages = [asdict(stage) for stage in result.stages]
+    write_atomically(done, json.dumps({"stages": stages, "reason": result.reason}))
+    return result
+
+
+def evaluate(
+    this: "Run", roster: Roster, releases: dict[str, LabelRelease]
+) -> dict[str, LabelRelease]:
+    """Each teacher's labels on the public test rows; simulation only, costs nothing."""
+    answered = Roster({site: node for site, node in roster.nodes.items() if site in releases})
+    answers = ask_sites(
+        this.grid,
+        answered,
+        messages.EVALUATE,
+        this.question,
+        timeout=this.config.phase_timeout,
+        up=this.wire.evaluation,
+        down={},
+        on_progress=partial(this.progress.step, "evaluate"),
+    )
+    test = this.simulation.test_rows
+    question = replace(this.question, proxy_sha256=test.sha256)
+    labelled, failures = _read_all(this, answers, question, len(test.rows))
+    for site, reason in failures.items():
+        this.warn(f"{site} {reason} in phase evaluate: its teacher has no score")
+    return labelled
+
+
+def score_all(
+    this: "Run",
+    ensemble: Ensemble,
+    teachers: dict[str, LabelRelease],
+    compressed: Compression,
+) -> Metrics:
+    """Score everything on the public test rows."""
+    this.progress.step("score", 0, 0, "central reference and test scores")
+    test = this.simulation.test
+    num_classes = len(this.simulation.table.classes)
+
+    def scored(shares: Floats) -> Scores:
+        return score(shares, test.labels)
+
+    private = list(this.simulation.sites.values())
+    reference = central_reference(
+        np.concatenate([part.rows for part in private]),
+        np.concatenate([part.labels for part in private]),
+        test.rows,
+        num_classes=num_classes,
+    )
+    return Metrics(
+        student=scored(predict(_session(compressed.shipped), test.rows)),
+        student_fp32=scored(predict(_session(compressed.fp32), test.rows)),
+        ensemble=scored(probabilities(ensemble.label(test.rows))),
+        teachers={
+            site: scored(probabilities(release.log_odds)) for site, release in teachers.items()
+        },
+        central_reference=scored(reference),
+    )
+
+
+def _read_all(
+    this: "Run", answers: dict[str, Answer], question: LabelQuestion, num_rows: int
+) -> tuple[dict[str, LabelRelease], dict[str, str]]:
+    """Releases by site, and the others' failures in words."""
+    plan = mechanism_named(question.mechanism).plan(
+        this.question, this.simulation.proxy, rows_at_least=0
+    )
+    releases, failures = {}, {}
+    for site, answer in answers.items():
+        if answer.status != messages.OK:
+            failures[site] = REASONS[answer.status]
+            continue
+        try:
+            releases[site] = messages.read_release(
+                answer, question=question, num_rows=num_rows, event=plan.event
+            )
+        except DataError:
+            failures[site] = REASONS["malformed"]
+    return releases, failures
+
+
+def _leave_out(this: "Run", phase: str, failures: dict[str, str], num_sites: int) -> None:
+    """Warn about sites that are left out; end the run when too few remain."""
+    reasons = [f"{site} {reason}" for site, reason in failures.items()]
+    for reason in reasons:
+        this.warn(f"{reason} in phase {phase}: the run goes on without it")
+    require_sites(num_sites - len(failures), num_sites, this.config.min_sites, reasons)
+
+
+def _stored_release(this: "Run", site: str) -> LabelRelease:
+    data = this.folder.checkpoint(f"{site}.labels").read_bytes()
+    answer = Answer(site=site, status=messages.OK, release=data)
+    plan = mechanism_named(this.question.mechanism).plan(
+        this.question, this.simulation.proxy, rows_at_least=0
+    )
+    return messages.read_release(
+        answer,
+        question=this.question,
+        num_rows=len(this.simulation.proxy.rows),
+        event=plan.event,
+    )
+
+
+def _stored_compression(this: "Run", stored: dict[str, Any]) -> Compression:
+    return Compression(
+        shipped=this.folder.path / "student.onnx",
+        fp32=this.folder.path / "student.fp32.onnx",
+        stages=tuple(Stage(**stage) for stage in stored["stages"]),
+        reason=stored["reason"],
+    )

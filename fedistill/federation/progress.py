@@ -1,0 +1,64 @@
+"""Progress of a run: lines in Flower's log, and JSON lines for whoever draws bars."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from flwr.common.logger import log
+
+VARIABLE = "FEDISTILL_PROGRESS"
+"""Environment variable that names the file to append JSON lines to."""
+
+_INFO = 20
+_WARNING = 30
+_BAR = 24
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Tells how far a run has come. `step` is cheap enough for every training step."""
+
+    def __init__(self) -> None:
+        path = os.environ.get(VARIABLE)
+        self._path = Path(path) if path else None
+        self._phase = ""
+        self._last_line = 0.0
+
+    def step(self, phase: str, done: int, total: int, message: str = "") -> None:
+        """`phase` has come as far as `done` of `total`; 0 of 0 where no one can tell."""
+        now = time.monotonic()
+        first, last = phase != self._phase, done == total
+        if not (first or last or now - self._last_line > _SECONDS_BETWEEN_LINES):
+            if self._path is None or done % max(total // 100, 1):
+                return
+        else:
+            self._phase, self._last_line = phase, now
+            log(_INFO, "%-12s %s %s", phase, _bar(done, total), message)
+        self._write({"phase": phase, "done": done, "total": total, "message": message})
+
+    def warn(self, message: str) -> None:
+        """Something that the reader of the result must know."""
+        log(_WARNING, "%s", message)
+
+    def finished(self, run_dir: Path) -> None:
+        """The results lie in `run_dir`."""
+        self._write({"phase": "finished", "run_dir": str(run_dir)})
+
+    def failed(self, reason: str, exit_code: int, run_dir: Path | None) -> None:
+        """The run ended without a result."""
+        end = {"phase": "failed", "reason": reason, "exit_code": exit_code}
+        self._write(end | ({"run_dir": str(run_dir)} if run_dir else {}))
+
+    def _write(self, line: dict[str, object]) -> None:
+        if self._path is None:
+            return
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line | {"time": time.time()}) + "\n")
+
+
+def _bar(done: int, total: int) -> str:
+    if total == 0:
+        return " " * (_BAR + 8)
+    filled = _BAR * done // total
+    return f"{'━' * filled}{'╌' * (_BAR - filled)} {100 * done // total:3d}%   "

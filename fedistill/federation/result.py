@@ -1,0 +1,96 @@
+"""What a run found and cost, put together for `summary.json`."""
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from fedistill.compress import Compression
+from fedistill.evaluate.summary import (
+    Metrics,
+    Privacy,
+    Shipped,
+    SitePrivacy,
+    SiteWire,
+    Split,
+    Stage,
+    Summary,
+    Views,
+    Wire,
+)
+from fedistill.evaluate.wording import guarantee_sentence
+from fedistill.privacy.receipts import Receipt
+
+if TYPE_CHECKING:
+    from fedistill.federation.workflow import Run
+
+_PACKAGES = ("fedistill", "flwr", "torch", "opendp", "dp-accounting", "onnxruntime", "scikit-learn")
+
+
+def summarize(
+    this: "Run", metrics: Metrics, compression: Compression, receipts: Sequence[Receipt]
+) -> Summary:
+    """The summary of a finished run."""
+    simulation, config = this.simulation, this.config
+    num_classes = len(simulation.table.classes)
+    latest = {receipt.site: receipt for receipt in receipts}
+    charged = {site: sum(each.epsilon for each in receipts if each.site == site) for site in latest}
+    paid = {site: _paid(receipt, charged[site]) for site, receipt in latest.items()}
+    return Summary(
+        run_id=this.name,
+        started=this.started,
+        task=f"{'binary' if num_classes == 2 else f'{num_classes}-class'} classification",
+        dataset=simulation.table.name,
+        mechanism=config.mechanism,
+        seed=config.seed,
+        split=Split(
+            proxy_rows=len(simulation.proxy.rows),
+            test_rows=len(simulation.test.rows),
+            columns=len(simulation.proxy.columns),
+            classes=simulation.table.classes,
+            proxy_sha256=simulation.proxy.sha256,
+        ),
+        metrics=metrics,
+        privacy=Privacy(
+            noise=(
+                "exact discrete Gaussian on integers, drawn from the operating system's CSPRNG; "
+                "no floating-point noise"
+            ),
+            sites=paid,
+        ),
+        guarantee=guarantee_sentence(paid),
+        wire=Wire(
+            sites={
+                site: SiteWire(
+                    bytes_up=this.wire.up.get(site, 0),
+                    bytes_down=this.wire.down.get(site, 0),
+                    bytes_evaluation=this.wire.evaluation.get(site, 0),
+                )
+                for site in latest
+            }
+        ),
+        compression=tuple(Stage.model_validate(stage) for stage in compression.stages),
+        shipped=Shipped(file=compression.shipped.name, reason=compression.reason),
+        timings=this.timings,
+        warnings=tuple(this.warnings),
+        config=config.to_flat(),
+        versions={"python": platform.python_version()}
+        | {name: version(name) for name in _PACKAGES},
+    )
+
+
+def _paid(receipt: Receipt, charged: float) -> SitePrivacy:
+    """With trust in nobody, the server and everyone else are promised the same.
+
+    `charged` is the sum over the run's receipts: a site that died after its charge and answered
+    again from its cache still paid once.
+    """
+    return SitePrivacy(
+        epsilon=charged,
+        total_epsilon=receipt.total_epsilon,
+        remaining_epsilon=receipt.remaining_epsilon,
+        delta=receipt.delta,
+        unit=receipt.unit,
+        adjacency=receipt.adjacency,
+        views=Views(everyone=receipt.total_epsilon, server=receipt.total_epsilon),
+    )

@@ -1,0 +1,40 @@
+"""The Flower ServerApp: one function that runs the workflow and tells how it ended."""
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from rich.console import Console
+
+from fedistill.config import RunConfig
+from fedistill.errors import FedistillError
+from fedistill.evaluate.table import print_summary
+from fedistill.federation.progress import Progress
+from fedistill.federation.run_folder import RunFolder, run_folder
+from fedistill.federation.simulation import prepare
+from fedistill.federation.workflow import run_workflow
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federation that the run config asks for."""
+    progress = Progress()
+    folder: RunFolder | None = None
+    try:
+        config = RunConfig.from_flat(context.run_config)
+        folder = run_folder(config, str(context.run_id))
+        summary = run_workflow(
+            grid, config, prepare(config), folder, run=str(context.run_id), progress=progress
+        )
+    except Exception as error:
+        known = isinstance(error, FedistillError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        kind = type(error) if isinstance(error, FedistillError) else FedistillError
+        progress.failed(
+            reason,
+            kind.exit_code,
+            folder.path if folder and folder.path.is_dir() else None,
+        )
+        raise
+    print_summary(summary, report=folder.report, console=Console(width=100))
+    progress.finished(folder.path)

@@ -1,0 +1,123 @@
+"""The server's workflow, from the sites' answers to the report.
+
+`run_workflow` reads from top to bottom as the journey of the data. Every phase leaves a checkpoint
+in the run folder, and a run that is started again in the same folder goes on after the last one.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from flwr.serverapp import Grid
+
+from fedistill.config import RunConfig
+from fedistill.distill.target import Ensemble, build_ensemble
+from fedistill.errors import FedistillError, RunFailed
+from fedistill.evaluate.report import write_report
+from fedistill.evaluate.summary import Summary, write_summary
+from fedistill.features import proxy_basis
+from fedistill.federation import phases
+from fedistill.federation.asking import Wire
+from fedistill.federation.progress import Progress
+from fedistill.federation.result import summarize
+from fedistill.federation.run_folder import RunFolder
+from fedistill.federation.simulation import Simulation, question_of
+from fedistill.labels import LabelQuestion, LabelRelease
+from fedistill.mechanisms import mechanism_named
+from fedistill.privacy.receipts import read_receipts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What every phase needs. `warnings`, `wire` and `timings` fill up on the way."""
+
+    name: str
+    grid: Grid
+    config: RunConfig
+    simulation: Simulation
+    folder: RunFolder
+    progress: Progress
+    question: LabelQuestion
+    started: datetime
+    wire: Wire = field(default_factory=Wire)
+    warnings: list[str] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def warn(self, message: str) -> None:
+        """Tell now, and in the result."""
+        self.warnings.append(message)
+        self.progress.warn(message)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase; a full disk ends the run with a sentence."""
+        start = time.monotonic()
+        try:
+            yield
+        except FedistillError:
+            raise
+        except OSError as error:
+            raise RunFailed(f"{name}: {error.strerror}: {error.filename}: make room") from error
+        self.timings[name] = round(time.monotonic() - start, 3)
+
+
+def run_workflow(
+    grid: Grid,
+    config: RunConfig,
+    simulation: Simulation,
+    folder: RunFolder,
+    *,
+    run: str,
+    progress: Progress,
+) -> Summary:
+    """Run a federation and leave its results in `folder`.
+
+    Raises:
+        BadInput: `folder` cannot be used.
+        TooFewSites: Fewer than `min-sites` answered.
+        RunFailed: Another reason to end, in one sentence.
+    """
+    this = Run(
+        name=run,
+        grid=grid,
+        config=config,
+        simulation=simulation,
+        folder=folder,
+        progress=progress,
+        question=question_of(config, simulation),
+        started=datetime.now(UTC),
+    )
+    if folder.claim(config):
+        this.warn("an earlier run in this folder did not finish: going on after its last phase")
+
+    with this.phase("hello"):
+        roster = phases.hello(this)
+    with this.phase("labels"):
+        releases = phases.labels(this, roster)
+    with this.phase("target"):
+        ensemble = average(this, releases)
+    with this.phase("student"):
+        student = phases.student(this, ensemble)
+    with this.phase("compression"):
+        compression = phases.compression(this, student, ensemble)
+    with this.phase("evaluate"):
+        teachers = phases.evaluate(this, roster, releases)
+    with this.phase("score"):
+        metrics = phases.score_all(this, ensemble, teachers, compression)
+    with this.phase("report"):
+        receipts = read_receipts(folder.receipts)
+        summary = summarize(this, metrics, compression, receipts)
+        write_report(summary, [receipt.model_dump() for receipt in receipts], folder.report)
+        write_summary(summary, folder.summary)
+    return summary
+
+
+def average(this: Run, releases: dict[str, LabelRelease]) -> Ensemble:
+    """Average the releases and free the average of shrinkage and noise."""
+    proxy = this.simulation.proxy
+    mechanism = mechanism_named(this.config.mechanism)
+    responses = [mechanism.response(this.question, release, proxy) for release in releases.values()]
+    this.progress.step("target", 0, 0, f"averaging {len(releases)} sites")
+    return build_ensemble(list(releases.values()), responses, proxy_basis(proxy))

@@ -1,0 +1,129 @@
+"""The types that carry labels: what is asked, what stays, what travels, what the student learns.
+
+Only `LabelRelease` has a wire encoding (`fedistill.codec`); `SoftLabels` has none, so un-noised
+labels cannot leave a site.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelQuestion:
+    """What the server asks of a site. Every field is public.
+
+    Attributes:
+        mechanism: Name of the mechanism that shall answer.
+        epsilon: What the answer may cost, at `delta`.
+        delta: See above; 0 < delta <= 1e-3.
+        probe_steps: Gradient steps of `dp-probe`.
+        num_classes: Classes of the task, at least 2.
+        proxy_sha256: The proxy set to label.
+    """
+
+    mechanism: str
+    epsilon: float
+    delta: float
+    probe_steps: int
+    num_classes: int
+    proxy_sha256: str
+
+    @property
+    def sha256(self) -> str:
+        """The question's identity: equal questions get the same cached answer."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftLabels:
+    """A teacher's answers. Never leaves the process that made it.
+
+    `log_odds` has shape (num_rows, num_classes - 1): natural log-odds against class 0.
+    """
+
+    log_odds: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRelease:
+    """Differentially private soft labels on the proxy set: all that leaves a site.
+
+    Attributes:
+        codes: (num_proxy, num_classes - 1) int16; `codes * scale` are log-odds against class 0.
+        scale: The step of the integer grid of `codes`, in nats; public.
+        mechanism: Name of the mechanism that made the release.
+        parameters: What the release states besides the codes; public or paid for by `event`.
+        proxy_sha256: The proxy set that was labelled.
+        event: What the release cost, for `dp_accounting`.
+    """
+
+    codes: Codes
+    scale: float
+    mechanism: str
+    parameters: Mapping[str, float]
+    proxy_sha256: str
+    event: "DpEvent"
+
+    @property
+    def log_odds(self) -> Floats:
+        """Log-odds against class 0, shape (num_proxy, num_classes - 1)."""
+        return self.codes.astype(np.float64) * self.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearResponse:
+    """How a mechanism's answers relate to what its site would say without noise and shrinkage.
+
+    In coordinates along the eigenvectors of the proxy set's curvature, the answer is
+    `gain * truth + noise`. Public: a function of the question and of what the release states.
+
+    Attributes:
+        gain: (num_features,) in [0, 1]; below 1 where the answer is shrunk.
+        noise_variance: (num_features,) of the answer's own noise, per class.
+        sampling_variance: (num_features,) of the truth itself, the site's rows being finite.
+    """
+
+    gain: Floats
+    noise_variance: Floats
+    sampling_variance: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleTarget:
+    """What the student learns: the averaged answers of all sites.
+
+    Attributes:
+        log_odds: (num_proxy, num_classes - 1) float, against class 0.
+        std: (num_proxy, num_classes - 1) float, standard deviation that is left in each entry of
+            `log_odds` after averaging and denoising.
+        num_sites: How many sites answered.
+    """
+
+    log_odds: Floats
+    std: Floats
+    num_sites: int
+
+    @property
+    def probabilities(self) -> Floats:
+        """Class probabilities, shape (num_proxy, num_classes)."""
+        return probabilities(self.log_odds)
+
+
+def probabilities(log_odds: Floats) -> Floats:
+    """Softmax of log-odds against class 0: (rows, classes - 1) -> (rows, classes)."""
+    logits = np.concatenate([np.zeros((len(log_odds), 1)), log_odds], axis=1)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    share: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return share

@@ -1,0 +1,243 @@
+"""`dp-probe`: softmax regression on public features by noisy full-batch gradient steps.
+
+Adjacency: add or remove one record. Unit: record.
+
+Release: T gradient sums and one record count. In round t each record x contributes the integer
+matrix phi(x) r_t(x)^T, where phi(x) are its public features on the grid 2^-16 and r_t(x) its
+residual e_y - softmax(W_t^T phi(x)), clipped so that the contribution's L2 norm stays within
+`CLIP` and rounded toward zero on the grid 2^-14. W_t is a function of earlier releases.
+
+Sensitivity: adding a record adds its contribution and leaves all others bit for bit as they were
+(PRIVACY rule 8), so the sum moves by at most `_CLIP_INTEGER` in L2 over all features and classes
+together; the exact integer norm is checked and a record beyond it contributes zero. The count
+moves by one.
+
+Output law: each sum plus independent discrete Gaussians of one scale; rho = sensitivity^2 /
+(2 scale^2) zCDP a sum (Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential
+Privacy", Theorem 14), added over rounds and the count (Bun and Steinke 2016, Lemma 2.3, adaptive
+composition). Weights, labels on public rows and `response` are post-processing.
+
+The preconditioner is the proxy set's curvature under Boehning's (1992) bound of 1/2, times the
+noised count; no private value but the noised sums enters it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from dp_accounting import ComposedDpEvent, SelfComposedDpEvent, ZCDpEvent
+
+from fedistill.data import LabelledRows, ProxySet
+from fedistill.features import FEATURE_STEP, ProxyBasis, proxy_basis
+from fedistill.labels import (
+    Floats,
+    LabelQuestion,
+    LabelRelease,
+    LinearResponse,
+    SoftLabels,
+    probabilities,
+)
+from fedistill.mechanisms.mechanism import Plan, Teacher
+from fedistill.privacy.accountant import calibrate_rho
+from fedistill.privacy.adjacency import Adjacency, Unit
+from fedistill.privacy.discrete_gaussian import add_noise, scale_for
+from fedistill.privacy.grid import encode_log_odds, exact_matmul, from_grid, squared_norms, to_grid
+
+Integers = npt.NDArray[np.int64]
+
+CLIP = 0.7
+"""L2 bound on a record's gradient phi(x) (e_y - p)^T; without clipping it is below sqrt(2)."""
+
+STEP_SIZE = 1.0
+RIDGE_PER_NOISE = 2.83
+RIDGE_PER_ROW = 2e-3
+COUNT_SHARE = 0.01
+"""Share of rho that pays for the noised record count."""
+
+CURVATURE_BOUND = 0.5
+_RESIDUAL_STEP = 2.0**-14
+_WEIGHT_STEP = 2.0**-20
+_GRADIENT_STEP = FEATURE_STEP * _RESIDUAL_STEP
+_BLOCK_ROWS = 2**18
+_CLIP_INTEGER = int(CLIP / _GRADIENT_STEP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbePlan(Plan):
+    """A planned release: noise scales are in integer units of the sums they protect."""
+
+    gradient_scale: float
+    count_scale: float
+
+    @property
+    def gradient_std(self) -> float:
+        """Noise of a gradient sum, in the units of the gradient."""
+        return self.gradient_scale * _GRADIENT_STEP
+
+
+class DPProbe:
+    """The default mechanism; the law and its proof sketch stand in the module's docstring."""
+
+    name = "dp-probe"
+    adjacency = Adjacency.ADD_REMOVE
+    unit = Unit.RECORD
+
+    def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> ProbePlan:
+        """Noise scales and their cost, from the question alone."""
+        rho = calibrate_rho(question.epsilon, question.delta, self.adjacency)
+        steps = question.probe_steps
+        count_scale = scale_for(1, COUNT_SHARE * rho)
+        gradient_scale = scale_for(_CLIP_INTEGER, (1 - COUNT_SHARE) * rho / steps)
+        count = ZCDpEvent(rho=0.5 / count_scale**2)
+        gradient = ZCDpEvent(rho=0.5 * (_CLIP_INTEGER / gradient_scale) ** 2)
+        return ProbePlan(
+            question=question,
+            event=ComposedDpEvent([count, SelfComposedDpEvent(gradient, steps)]),
+            rows_at_least=rows_at_least,
+            gradient_scale=gradient_scale,
+            count_scale=count_scale,
+        )
+
+    def release(
+        self, rows: LabelledRows, proxy: ProxySet, plan: Plan
+    ) -> tuple[LabelRelease, Teacher]:
+        """Train on private rows with noise, label the proxy set."""
+        if not isinstance(plan, ProbePlan):
+            raise TypeError(f"plan must be a ProbePlan, not {type(plan).__name__}")
+        basis = proxy_basis(proxy)
+        features, labels = _valid(basis.map.transform(rows.rows), rows.labels, plan)
+        noised = int(add_noise(np.array([len(labels)]), plan.count_scale)[0])
+        count = max(noised, plan.rows_at_least)
+        preconditioner = _preconditioner(basis, count, plan.gradient_std)
+        weights = np.zeros((features.shape[1], plan.question.num_classes))
+        for _ in range(plan.question.probe_steps):
+            residuals = clipped_residuals(features, labels, weights)
+            exact_sum = _sum_of_contributions(features, residuals)
+            noisy_sum = add_noise(exact_sum, plan.gradient_scale)
+            gradient = from_grid(noisy_sum, _GRADIENT_STEP)
+            gradient -= gradient.mean(axis=1, keepdims=True)
+            weights = weights + STEP_SIZE * preconditioner @ gradient
+        codes, scale = encode_log_odds(_log_odds(basis.values, weights))
+        release = LabelRelease(
+            codes=codes,
+            scale=scale,
+            mechanism=self.name,
+            parameters={"noised-count": float(count)},
+            proxy_sha256=proxy.sha256,
+            event=plan.event,
+        )
+        return release, Teacher(weights=weights)
+
+    def label(self, teacher: Teacher, proxy: ProxySet, rows: ProxySet) -> SoftLabels:
+        """The teacher's answers on other public rows."""
+        basis = proxy_basis(proxy)
+        return SoftLabels(log_odds=_log_odds(basis.features(rows.rows), teacher.weights))
+
+    def response(
+        self, question: LabelQuestion, release: LabelRelease, proxy: ProxySet
+    ) -> LinearResponse:
+        """Gain and noise of `probe_steps` linearised steps along the proxy set's eigenvectors.
+
+        One step takes w to w + a (f - w) + noise with a = STEP_SIZE n kappa lambda / (n lambda / 2
+        + ridge), so T steps give (1 - (1 - a)^T) f. kappa is the curvature of the softmax under the
+        release's own labels, lessened by the share that clipping takes away.
+        """
+        basis = proxy_basis(proxy)
+        plan = self.plan(question, proxy, rows_at_least=0)
+        count = release.parameters["noised-count"]
+        shares = probabilities(release.log_odds)
+        curvature = float(((shares * (1 - shares)).sum(axis=1) / (shares.shape[1] - 1)).mean())
+        kappa = curvature * _unclipped_share(shares, basis)
+        damping = _damping(basis, count, plan.gradient_std)
+        rate = STEP_SIZE * count * kappa * basis.eigenvalues / damping
+        kept = 1 - rate
+        steps = question.probe_steps
+        passed = (1 - kept ** (2 * steps)) / np.maximum(1 - kept**2, 1e-12)
+        return LinearResponse(
+            gain=1 - kept**steps,
+            noise_variance=(STEP_SIZE * plan.gradient_std / damping) ** 2 * passed,
+            sampling_variance=1 / (count * curvature * basis.eigenvalues),
+        )
+
+
+def clipped_residuals(features: Integers, labels: Integers, weights: Floats) -> Integers:
+    """Each record's residual e_y - p, scaled so that phi r^T has L2 norm at most `CLIP`.
+
+    Args:
+        features: (num_rows, num_features), 2**16 stands for 1.
+        labels: (num_rows,) class indices.
+        weights: (num_features, num_classes).
+
+    Returns:
+        (num_rows, num_classes) int64, 2**14 stands for 1. Row i depends on record i and on
+        `weights` alone; columns are combined one by one, never across rows.
+    """
+    logits = exact_matmul(features, to_grid(weights, _WEIGHT_STEP))
+    residuals = -_softmax_by_column(from_grid(logits, FEATURE_STEP * _WEIGHT_STEP))
+    residuals[np.arange(len(labels)), labels] += 1.0
+    squared_features = squared_norms(features)
+    norms = np.sqrt(_sum_of_columns(residuals * residuals))
+    norms *= np.sqrt(squared_features) * FEATURE_STEP
+    clipped = residuals * np.minimum(1.0, CLIP / np.maximum(norms, 1e-12))[:, None]
+    integers = to_grid(clipped, _RESIDUAL_STEP)
+    within = squared_features * squared_norms(integers) <= _CLIP_INTEGER**2
+    kept: Integers = integers * within[:, None]
+    return kept
+
+
+def _sum_of_contributions(features: Integers, residuals: Integers) -> Integers:
+    """Sum over rows of phi r^T, (num_features, num_classes), in blocks that stay exact."""
+    total = np.zeros((features.shape[1], residuals.shape[1]), np.int64)
+    for start in range(0, len(features), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        total += exact_matmul(features[block].T, residuals[block])
+    return total
+
+
+def _valid(features: Integers, labels: Integers, plan: Plan) -> tuple[Integers, Integers]:
+    """Records that may contribute; one with an impossible label contributes nothing."""
+    valid = (labels >= 0) & (labels < plan.question.num_classes)
+    return features[valid], labels[valid]
+
+
+def _softmax_by_column(logits: Floats) -> Floats:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    share: Floats = exponentials / _sum_of_columns(exponentials)[:, None]
+    return share
+
+
+def _sum_of_columns(values: Floats) -> Floats:
+    """Row sums in a fixed order, whatever the number of rows."""
+    total = np.zeros(len(values))
+    for column in values.T:
+        total = total + column
+    return total
+
+
+def _damping(basis: ProxyBasis, count: float, gradient_std: float) -> Floats:
+    """Diagonal of the preconditioner's inverse along the eigenvectors of the curvature."""
+    ridge = RIDGE_PER_NOISE * gradient_std + RIDGE_PER_ROW * count
+    damping: Floats = CURVATURE_BOUND * count * basis.eigenvalues + ridge
+    return damping
+
+
+def _preconditioner(basis: ProxyBasis, count: float, gradient_std: float) -> Floats:
+    vectors = basis.eigenvectors
+    inverse: Floats = (vectors / _damping(basis, count, gradient_std)) @ vectors.T
+    return inverse
+
+
+def _log_odds(features: Floats, weights: Floats) -> Floats:
+    log_odds: Floats = features @ (weights[:, 1:] - weights[:, :1])
+    return log_odds
+
+
+def _unclipped_share(shares: Floats, basis: ProxyBasis) -> float:
+    """Expected factor that clipping leaves of a record's gradient, under the given labels."""
+    norms = np.linalg.norm(basis.values, axis=1)
+    left = np.zeros(len(shares))
+    for label, share in enumerate(shares.T):
+        residuals = np.eye(shares.shape[1])[label] - shares
+        lengths = np.maximum(norms * np.linalg.norm(residuals, axis=1), 1e-12)
+        left += share * np.minimum(1.0, CLIP / lengths)
+    return float(left.mean())

@@ -1,0 +1,164 @@
+"""The site's agent: the one place where private rows become a release.
+
+`LocalAgent.labels` reads from top to bottom as the journey of the data: policy, cache, plan,
+charge, release, receipt.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from fedistill.codec import decode_release, encode_release
+from fedistill.data import LabelledRows, ProxySet
+from fedistill.errors import PolicyRefusal
+from fedistill.labels import LabelQuestion, LabelRelease
+from fedistill.mechanisms import Teacher, mechanism_named
+from fedistill.privacy.grid import encode_log_odds
+from fedistill.privacy.ledger import Ledger, StoredRelease
+from fedistill.privacy.receipts import Receipt, append_receipt
+from fedistill.site.policy import Policy
+
+
+class SiteAgent(Protocol):
+    """What the courier may ask of a site."""
+
+    def labels(self, question: LabelQuestion) -> LabelRelease:
+        """Noised labels on the proxy set, charged before they exist."""
+        ...
+
+    def evaluate(self, question: LabelQuestion, rows: ProxySet) -> LabelRelease:
+        """The same teacher's labels on other public rows; post-processing, costs nothing."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalAgent:
+    """An agent in this process.
+
+    Attributes:
+        run: Names the run on receipts.
+        policy: The site's own clauses.
+        rows: Private rows that the owner registered.
+        proxy: The site's own copy of the public proxy set.
+        ledger_path: Ledger of the policy's population.
+        receipts_path: Where receipts are appended.
+    """
+
+    run: str
+    policy: Policy
+    rows: LabelledRows
+    proxy: ProxySet
+    ledger_path: Path
+    receipts_path: Path
+
+    def labels(self, question: LabelQuestion) -> LabelRelease:
+        """Noised labels on the proxy set.
+
+        Raises:
+            PolicyRefusal: A clause forbids the question.
+            BudgetExceeded: The budget does not hold the charge.
+            LedgerError: The ledger cannot vouch for the budget.
+        """
+        mechanism = mechanism_named(question.mechanism)
+        self.policy.check(question, unit=mechanism.unit, adjacency=mechanism.adjacency)
+        plan = mechanism.plan(question, self.proxy, rows_at_least=self.policy.rows_at_least)
+        with self._ledger() as ledger:
+            stored = ledger.cached(question.sha256)
+            if stored is not None:
+                self._write_receipt(ledger, question, stored.release, epsilon=0.0, cached=True)
+                return decode_release(
+                    stored.release,
+                    question=question,
+                    num_rows=len(self.proxy.rows),
+                    event=plan.event,
+                )
+            charge = ledger.charge(
+                question.sha256,
+                {"mechanism": question.mechanism, "run": self.run},
+                plan.event,
+                budget_epsilon=self.policy.total_epsilon,
+                delta=self.policy.delta,
+            )
+            release, teacher = mechanism.release(self.rows, self.proxy, plan)
+            encoded = encode_release(release)
+            ledger.store(charge, encoded, teacher.weights.tobytes())
+            self._write_receipt(ledger, question, encoded, epsilon=charge.epsilon, cached=False)
+        return release
+
+    def evaluate(self, question: LabelQuestion, rows: ProxySet) -> LabelRelease:
+        """Labels of the teacher that answered `question`, on other public rows.
+
+        Raises:
+            PolicyRefusal: `question` was not answered, so there is no private teacher to ask.
+        """
+        from dp_accounting import NoOpDpEvent
+
+        with self._ledger() as ledger:
+            stored = ledger.cached(question.sha256)
+        if stored is None:
+            raise PolicyRefusal(f"{self.policy.site} has not answered this question: ask labels")
+        answers = mechanism_named(question.mechanism).label(
+            _teacher(stored, question), self.proxy, rows
+        )
+        codes, scale = encode_log_odds(answers.log_odds)
+        return LabelRelease(
+            codes=codes,
+            scale=scale,
+            mechanism=question.mechanism,
+            parameters={},
+            proxy_sha256=rows.sha256,
+            event=NoOpDpEvent(),
+        )
+
+    def _ledger(self) -> Ledger:
+        return Ledger.open(
+            self.ledger_path,
+            population=self.policy.population,
+            adjacency=self.policy.adjacency,
+            unit=self.policy.unit,
+            create=True,
+        )
+
+    def _write_receipt(
+        self,
+        ledger: Ledger,
+        question: LabelQuestion,
+        encoded: bytes,
+        *,
+        epsilon: float,
+        cached: bool,
+    ) -> None:
+        append_receipt(
+            self.receipts_path,
+            Receipt(
+                time=datetime.now(UTC).isoformat(timespec="seconds"),
+                run=self.run,
+                site=self.policy.site,
+                population=self.policy.population,
+                what=_in_words(question, len(self.proxy.rows)),
+                question=question.sha256,
+                bytes=len(encoded),
+                sha256=hashlib.sha256(encoded).hexdigest(),
+                epsilon=epsilon,
+                total_epsilon=ledger.spent(self.policy.delta),
+                remaining_epsilon=ledger.remaining(self.policy.total_epsilon, self.policy.delta),
+                delta=self.policy.delta,
+                adjacency=self.policy.adjacency,
+                unit=self.policy.unit,
+                cached=cached,
+            ),
+        )
+
+
+def _in_words(question: LabelQuestion, num_proxy: int) -> str:
+    integers = num_proxy * (question.num_classes - 1)
+    return f"{integers:,} labels of {question.mechanism} as 16-bit integers"
+
+
+def _teacher(stored: StoredRelease, question: LabelQuestion) -> Teacher:
+    weights = np.frombuffer(stored.teacher, np.float64).reshape(-1, question.num_classes)
+    return Teacher(weights=weights)

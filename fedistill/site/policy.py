@@ -1,0 +1,82 @@
+"""The site's policy: what it allows, whatever a server asks. No policy, no release."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedistill.errors import PolicyRefusal
+from fedistill.labels import LabelQuestion
+from fedistill.privacy.adjacency import Adjacency, Unit
+
+
+class Policy(BaseModel):
+    """The clauses of `policy.toml` (kebab-case keys there)."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.replace("_", "-"),
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    site: str = Field(description="public name of the site")
+    population: str = Field(description="whom the rows are about; the budget belongs to them")
+    rows_at_least: int = Field(ge=1, description="public lower bound on the number of rows")
+    adjacency: Adjacency = Adjacency.ADD_REMOVE
+    unit: Unit = Unit.RECORD
+    total_epsilon: float = Field(gt=0, description="budget of the population, over all releases")
+    epsilon_per_release: float = Field(gt=0, description="bound on one release")
+    delta: float = Field(gt=0, le=1e-3, description="delta of both")
+    mechanisms: tuple[str, ...] = Field(description="mechanisms that may answer")
+    proxy_sha256: tuple[str, ...] = Field(description="approved proxy sets")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a policy.
+
+        Raises:
+            PolicyRefusal: There is none, or it cannot be understood: then nothing is released.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text()), strict=False)
+        except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+            raise PolicyRefusal(f"no release without a policy: {path}: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write `policy.toml`, readable by its owner alone; an existing one stays as it is."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = tomli_w.dumps(self.model_dump(mode="json", by_alias=True))
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(text)
+        partial.chmod(0o600)
+        partial.replace(path)
+
+    def check(self, question: LabelQuestion, *, unit: Unit, adjacency: Adjacency) -> None:
+        """Refuse a question that asks for more than a clause allows.
+
+        Raises:
+            PolicyRefusal: Names the clause, the value asked for and the bound.
+        """
+        if question.mechanism not in self.mechanisms:
+            self._refuse("mechanisms", question.mechanism, f"one of {', '.join(self.mechanisms)}")
+        if question.proxy_sha256 not in self.proxy_sha256:
+            approved = ", ".join(sha256[:12] for sha256 in self.proxy_sha256)
+            self._refuse("proxy-sha256", question.proxy_sha256[:12], f"one of {approved}")
+        if question.epsilon > self.epsilon_per_release:
+            self._refuse(
+                "epsilon-per-release", question.epsilon, f"at most {self.epsilon_per_release}"
+            )
+        if question.delta > self.delta:
+            self._refuse("delta", question.delta, f"at most {self.delta}")
+        if self.delta * self.rows_at_least >= 1:
+            self._refuse("delta", self.delta, f"below 1 / rows-at-least = {1 / self.rows_at_least}")
+        if (unit, adjacency) != (self.unit, self.adjacency):
+            self._refuse("unit, adjacency", (unit, adjacency), f"{self.unit}, {self.adjacency}")
+
+    def _refuse(self, clause: str, value: object, bound: str) -> None:
+        raise PolicyRefusal(f"policy of {self.site}: {clause}={value} must be {bound}")

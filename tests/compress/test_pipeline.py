@@ -1,0 +1,123 @@
+import hashlib
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from fedistill.compress import compress, load_student
+from fedistill.compress.gate import _session, expected_auc, predict
+from fedistill.distill.students import predict_probabilities
+
+FILES = {"student.onnx", "student.fp32.onnx", "student.safetensors", "manifest.json"}
+
+
+@pytest.fixture(scope="module")
+def both(case, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("both") / "new" / "run"
+    seen = []
+    made = compress(
+        case.student,
+        case.rows,
+        case.target,
+        columns=case.columns,
+        classes=case.classes,
+        prune_ratio=0.25,
+        quantize="int8",
+        directory=directory,
+        seed=0,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-1][0] == seen[-1][1] == len(seen)
+    return directory, made
+
+
+def test_four_files_are_left_and_nothing_else(both):
+    directory, made = both
+    assert {path.name for path in directory.iterdir()} == FILES
+    assert made.shipped == directory / "student.onnx"
+    assert made.fp32 == directory / "student.fp32.onnx"
+
+
+def test_all_four_candidates_are_measured_and_one_is_shipped(both):
+    _, made = both
+    assert [(stage.stage, stage.precision) for stage in made.stages] == [
+        ("float", "float32"),
+        ("pruned", "float32"),
+        ("quantized", "int8"),
+        ("pruned+quantized", "int8"),
+    ]
+    (shipped,) = [stage for stage in made.stages if stage.shipped]
+    assert shipped.bytes == made.shipped.stat().st_size
+    assert made.stages[0].bytes == made.fp32.stat().st_size
+    assert shipped.stage in made.reason
+    assert json.loads(json.dumps(asdict(shipped)))["stage"] == shipped.stage
+
+
+def test_the_shipped_file_is_the_one_that_was_measured(case, both):
+    _, made = both
+    (shipped,) = [stage for stage in made.stages if stage.shipped]
+    answers = predict(_session(made.shipped), case.rows)
+    assert expected_auc(answers, case.target.probabilities) == pytest.approx(shipped.metric)
+    passing = [
+        stage
+        for stage in made.stages
+        if stage.agreement >= 0.99 and made.stages[0].metric - stage.metric <= 0.002
+    ]
+    assert shipped.bytes == min(stage.bytes for stage in passing)
+
+
+def test_the_manifest_pins_the_files_and_names_widths_and_range(case, both):
+    directory, made = both
+    manifest = json.loads((directory / "manifest.json").read_text())
+    for name, entry in manifest["files"].items():
+        content = (directory / name).read_bytes()
+        assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert set(manifest["files"]) == FILES - {"manifest.json"}
+    assert manifest["columns"] == list(case.columns)
+    assert manifest["classes"] == list(case.classes)
+    assert manifest["shipped"]["reason"] == made.reason
+    assert manifest["shipped"]["precision"] == "int8"
+    assert isinstance(manifest["shipped"]["quantization"]["reduce_range"], bool)
+
+
+def test_the_weights_of_the_shipped_file_are_reloaded_at_their_pruned_widths(case, tmp_path):
+    made = compress(
+        case.student,
+        case.rows,
+        case.target,
+        columns=case.columns,
+        classes=case.classes,
+        prune_ratio=0.05,
+        quantize="none",
+        directory=tmp_path,
+        seed=0,
+    )
+    assert [stage.stage for stage in made.stages] == ["float", "pruned"]
+    assert made.stages[1].shipped
+    loaded = load_student(tmp_path)
+    assert loaded.hidden == (19, 11)
+    np.testing.assert_allclose(
+        predict(_session(made.shipped), case.rows),
+        predict_probabilities(loaded, case.rows),
+        atol=1e-5,
+    )
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["shipped"]["quantization"] is None
+
+
+def test_no_pruning_and_no_quantization_ship_the_float_student(case, tmp_path):
+    (tmp_path / "student.onnx").write_bytes(b"of an earlier run")
+    made = compress(
+        case.student,
+        case.rows,
+        case.target,
+        columns=case.columns,
+        classes=case.classes,
+        prune_ratio=0.0,
+        quantize="none",
+        directory=tmp_path,
+        seed=0,
+    )
+    assert made.shipped.read_bytes() == made.fp32.read_bytes()
+    assert made.reason == "Shipped the float student because no compression was asked for."

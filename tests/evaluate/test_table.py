@@ -1,0 +1,58 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from fedistill.evaluate.summary import Privacy
+from fedistill.evaluate.table import print_summary
+
+
+@pytest.fixture
+def terminal():
+    return Console(file=io.StringIO(), width=80)
+
+
+def _printed(summary, terminal, report):
+    print_summary(summary, report=report, console=terminal)
+    return terminal.file.getvalue()
+
+
+def test_table_says_who_paid_what_and_what_each_scores(summary, terminal, tmp_path):
+    text = _printed(summary, terminal, tmp_path / "report.html")
+    assert max(map(len, text.splitlines())) <= 80
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert lines["bank_c"] == ["bank_c", "1.000", "1.500", "0.500", "1e-5", "12.1", "KB"]
+    assert "0.7621 ± 0.0091" in text
+    assert "0.7681 ± 0.0091" in text
+    assert "student.onnx (int8, 18.9 KB)" in text
+    assert "report.html" in text.replace("\n", "")
+
+
+def test_table_without_simulation_figures_shows_the_warning(one_site_left_out, terminal):
+    text = _printed(one_site_left_out, terminal, None)
+    assert "bank_b was left out" in text
+    assert "teacher" not in text
+    assert "central" not in text
+    assert "report" not in text
+
+
+def test_names_are_not_read_as_markup(summary, terminal):
+    site = next(iter(summary.privacy.sites.values()))
+    odd = summary.model_copy(
+        update={"privacy": Privacy(noise="exact", sites={"[red]x[/red]": site})}
+    )
+    assert "[red]x[/red]" in _printed(odd, terminal, None)
+
+
+def test_run_without_a_paying_site_still_prints(summary, terminal):
+    none = summary.model_copy(update={"privacy": Privacy(noise="exact", sites={})})
+    assert "No site paid anything." in _printed(none, terminal, None)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_long_site_names_are_cut_not_the_figures(summary, width):
+    site = next(iter(summary.privacy.sites.values()))
+    odd = summary.model_copy(update={"privacy": Privacy(noise="exact", sites={"h" * 90: site})})
+    text = _printed(odd, Console(file=io.StringIO(), width=width), None)
+    assert "1e-5" in text
+    assert max(map(len, text.splitlines())) <= width

@@ -1,0 +1,85 @@
+import math
+
+import pytest
+
+from fedistill.evaluate import wording
+from fedistill.evaluate.summary import Views
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "shown"),
+    [(1.0, "1.000"), (1 + 2e-16, "1.000"), (0.99951, "1.000"), (1.0001, "1.001"), (None, "n/a")],
+)
+def test_spent_epsilon_is_never_shown_smaller_than_it_is(epsilon, shown):
+    assert wording.spent(epsilon) == shown
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "shown"), [(0.0, "0.000"), (0.9999, "0.999"), (0.5, "0.500"), (None, "n/a")]
+)
+def test_remaining_epsilon_is_never_shown_larger_than_it_is(epsilon, shown):
+    assert wording.left(epsilon) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1e-5, "1e-5"), (2.5e-6, "2.5e-6"), (1e-3, "1e-3")])
+def test_delta_is_short(value, shown):
+    assert wording.power(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(812, "812 bytes"), (12_126, "12.1 KB"), (999_960, "1.0 MB"), (3_400_000, "3.4 MB")],
+)
+def test_sizes_are_decimal(count, shown):
+    assert wording.size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0421, "0.0421 ms"), (1.238, "1.24 ms"), (123.4, "123 ms"), (0.0, "0.000 ms")],
+)
+def test_milliseconds_have_three_digits(value, shown):
+    assert wording.milliseconds(value) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.42, "0.4 s"), (42, "42 s"), (112, "1 min 52 s")])
+def test_seconds_read_as_one_says_them(value, shown):
+    assert wording.seconds(value) == shown
+
+
+def test_guarantee_names_adjacency_unit_delta_and_assumptions(summary):
+    sentence = wording.guarantee_sentence(summary.privacy.sites)
+    for part in (
+        "Adding or removing any one record",
+        f"{math.exp(1.4998):.2f}",
+        "(1.5, 1e-5)-differential privacy",
+        "add-remove adjacency",
+        "everyone, the server and the other sites included",
+        "assuming",
+    ):
+        assert part in sentence
+    assert sentence.count(". ") == 0
+
+
+def test_guarantee_tells_the_two_views_apart(summary):
+    site = next(iter(summary.privacy.sites.values()))
+    weaker = site.model_copy(update={"views": Views(everyone=1.0, server=3.0)})
+    assert "against the server itself with epsilon 3" in wording.guarantee_sentence({"a": weaker})
+    none = site.model_copy(update={"views": Views(everyone=1.0, server=math.inf)})
+    assert "the server itself without a finite bound" in wording.guarantee_sentence({"a": none})
+
+
+def test_guarantee_of_a_huge_epsilon_has_no_factor_in_digits(summary):
+    site = next(iter(summary.privacy.sites.values()))
+    huge = site.model_copy(update={"views": Views(everyone=5000.0, server=5000.0)})
+    assert "e^5000 times" in wording.guarantee_sentence({"a": huge})
+    unbounded = site.model_copy(update={"views": Views(everyone=None, server=None)})
+    assert "not bounded by a finite epsilon" in wording.guarantee_sentence({"a": unbounded})
+
+
+def test_headline_is_one_sentence_with_result_and_price(summary, one_site_left_out):
+    assert wording.headline(summary) == (
+        "Three sites taught one 18.9 KB model that scores AUC 0.762 ± 0.009 on public test rows, "
+        "for epsilon 1 each."
+    )
+    assert wording.headline(one_site_left_out).startswith("Two sites taught")

@@ -1,0 +1,66 @@
+from functools import partial
+
+import pytest
+from flwr.app import RecordDict
+
+from fedistill.config import RunConfig
+from fedistill.distill.trainer import Recipe
+from fedistill.evaluate.summary import Summary
+from fedistill.federation import phases
+from fedistill.federation.client_app import app
+from fedistill.federation.local_grid import LocalGrid
+from fedistill.federation.progress import Progress
+from fedistill.federation.run_folder import run_folder
+from fedistill.federation.simulation import prepare
+from fedistill.federation.workflow import run_workflow
+from tests.small import make_config
+
+
+class Spy(LocalGrid):
+    """A LocalGrid that keeps every reply, and lets a test tamper with what sites see or say."""
+
+    def __init__(self, config: RunConfig, *, num_nodes: int = 2) -> None:
+        super().__init__(app, config.to_flat(), num_nodes=num_nodes)
+        self.replies: list[tuple[str, RecordDict]] = []
+        self.silent: set[str] = set()
+        self.tamper = lambda action, content: content
+
+    def pull_messages(self, message_ids):
+        pulled = []
+        for message_id in list(message_ids):
+            waiting = self._waiting.get(message_id)
+            if waiting is None:
+                continue
+            action = waiting.metadata.message_type
+            question = waiting.content.config_records.get("question", {})
+            if question.get("site") in self.silent:
+                continue
+            (reply,) = super().pull_messages([message_id])
+            if reply.has_content():
+                self.replies.append((action, reply.content))
+                reply.content = self.tamper(action, reply.content)
+            pulled.append(reply)
+        return pulled
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Train shortly: these tests are about the workflow, not about the student."""
+    short = Recipe(epochs=1, steps=60)
+    monkeypatch.setattr(phases, "train_student", partial(phases.train_student, recipe=short))
+
+
+@pytest.fixture
+def config(tmp_path) -> RunConfig:
+    return make_config(tmp_path, prune_ratio=0.0, quantize="none", phase_timeout=3.0)
+
+
+def run(config: RunConfig, grid: LocalGrid | None = None, *, name: str = "1") -> Summary:
+    return run_workflow(
+        grid or Spy(config),
+        config,
+        prepare(config),
+        run_folder(config, name),
+        run=name,
+        progress=Progress(),
+    )

@@ -1,0 +1,242 @@
+import inspect
+import math
+
+import numpy as np
+import pytest
+from dp_accounting import ComposedDpEvent, SelfComposedDpEvent, ZCDpEvent
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+
+from fedistill.data import LabelledRows, ProxySet
+from fedistill.features import FEATURE_STEP, proxy_basis
+from fedistill.labels import LabelQuestion, probabilities
+from fedistill.mechanisms import dp_probe
+from fedistill.mechanisms.dp_probe import CLIP, DPProbe, clipped_residuals
+from fedistill.privacy.accountant import epsilon_of
+from fedistill.privacy.grid import exact_matmul, squared_norms, to_grid
+
+COLUMNS = ("a", "b", "c", "d")
+CLIP_INTEGER = int(CLIP / FEATURE_STEP * 2**14)
+
+
+def make_rows(num_rows: int, num_classes: int = 2, seed: int = 0) -> LabelledRows:
+    random = np.random.default_rng(seed)
+    rows = random.normal(size=(num_rows, len(COLUMNS))).astype(np.float32)
+    logits = np.stack([(k - 1) * rows[:, k % 4] * 2 for k in range(num_classes)], 1)
+    labels = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)
+    return LabelledRows(columns=COLUMNS, rows=rows, labels=labels, num_classes=num_classes)
+
+
+@pytest.fixture(scope="module")
+def proxy() -> ProxySet:
+    return ProxySet(columns=COLUMNS, rows=make_rows(400, seed=1).rows)
+
+
+def question(proxy: ProxySet, **changes) -> LabelQuestion:
+    asked = {
+        "mechanism": "dp-probe",
+        "epsilon": 1.0,
+        "delta": 1e-5,
+        "probe_steps": 6,
+        "num_classes": 2,
+        "proxy_sha256": proxy.sha256,
+    }
+    return LabelQuestion(**(asked | changes))
+
+
+def features_and_weights(seed: int, num_rows: int, num_classes: int):
+    random = np.random.default_rng(seed)
+    rows = random.normal(size=(num_rows, 30))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True) * random.uniform(1, 9, (num_rows, 1))
+    labels = random.integers(num_classes, size=num_rows)
+    weights = random.normal(size=(30, num_classes)) * 10 ** random.uniform(-2, 2)
+    return to_grid(rows, FEATURE_STEP), labels, weights
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 12))
+def test_adding_a_record_moves_the_sum_by_at_most_the_clip(seed: int, classes: int) -> None:
+    """The sensitivity of PRIVACY's table, in exact integers, over the whole matrix at once."""
+    features, labels, weights = features_and_weights(seed, 50, classes)
+    residuals = clipped_residuals(features, labels, weights)
+    total = exact_matmul(features.T, residuals)
+    for left_out in (0, 17, 49):
+        kept = np.arange(50) != left_out
+        rest = clipped_residuals(features[kept], labels[kept], weights)
+        moved = (total - exact_matmul(features[kept].T, rest)).astype(object)
+        assert int((moved**2).sum()) <= CLIP_INTEGER**2
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 12))
+def test_a_records_integers_do_not_depend_on_the_other_rows(seed: int, classes: int) -> None:
+    """PRIVACY rule 8."""
+    features, labels, weights = features_and_weights(seed, 200, classes)
+    whole = clipped_residuals(features, labels, weights)
+    kept = np.flatnonzero(np.random.default_rng(seed).random(200) < 0.4)
+    np.testing.assert_array_equal(
+        clipped_residuals(features[kept], labels[kept], weights), whole[kept]
+    )
+
+
+def test_small_gradients_are_not_clipped() -> None:
+    features, labels, weights = features_and_weights(3, 300, 3)
+    residuals = clipped_residuals(features, labels, weights) * 2.0**-14
+    exact = np.eye(3)[labels] - probabilities(
+        (features * FEATURE_STEP) @ (weights[:, 1:] - weights[:, :1])
+    )
+    norms = np.sqrt(squared_norms(features)) * FEATURE_STEP * np.linalg.norm(exact, axis=1)
+    small = norms < 0.9 * CLIP
+    assert small.any()
+    np.testing.assert_allclose(residuals[small], exact[small], atol=1e-4)
+    assert (np.abs(residuals[~small]) <= np.abs(exact[~small]) + 1e-9).all()
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.5, 1.0, 4.0])
+@pytest.mark.parametrize("steps", [1, 6, 40])
+def test_the_plan_costs_what_was_asked_and_no_more(proxy, epsilon: float, steps: int) -> None:
+    """Against an independent formula: zCDP to approximate DP, minimised over all real orders."""
+    plan = DPProbe().plan(
+        question(proxy, epsilon=epsilon, probe_steps=steps), proxy, rows_at_least=20
+    )
+    rho = 0.5 / plan.count_scale**2 + steps * 0.5 * (CLIP_INTEGER / plan.gradient_scale) ** 2
+
+    def converted(log_excess: float) -> float:
+        order = 1 + math.exp(log_excess)
+        return rho * order + math.log1p(-1 / order) - math.log(1e-5 * order) / (order - 1)
+
+    oracle = minimize_scalar(converted, bounds=(-5, 12), method="bounded").fun
+    assert epsilon_of(plan.event, 1e-5, DPProbe.adjacency) <= epsilon
+    assert epsilon * 0.9999 <= oracle <= epsilon
+
+
+def test_the_event_states_every_noisy_sum(proxy) -> None:
+    plan = DPProbe().plan(question(proxy), proxy, rows_at_least=20)
+    assert plan.event == ComposedDpEvent(
+        [
+            ZCDpEvent(0.5 / plan.count_scale**2),
+            SelfComposedDpEvent(ZCDpEvent(0.5 * (CLIP_INTEGER / plan.gradient_scale) ** 2), 6),
+        ]
+    )
+
+
+def test_the_plan_is_made_without_private_rows() -> None:
+    assert "rows" not in inspect.signature(DPProbe.plan).parameters
+
+
+def test_no_method_takes_a_random_generator() -> None:
+    for name in ("plan", "release", "label", "response"):
+        parameters = set(inspect.signature(getattr(DPProbe, name)).parameters)
+        assert not parameters & {"rng", "seed", "random", "generator"}
+
+
+def test_every_noisy_sum_gets_the_planned_noise(proxy, monkeypatch) -> None:
+    """Spy on the sampler: one count and `probe-steps` full matrices, at the plan's scales."""
+    drawn = []
+
+    def spy(sums, scale):
+        drawn.append((sums.shape, scale))
+        return sums
+
+    monkeypatch.setattr(dp_probe, "add_noise", spy)
+    mechanism, rows = DPProbe(), make_rows(100)
+    plan = mechanism.plan(question(proxy), proxy, rows_at_least=20)
+    mechanism.release(rows, proxy, plan)
+    shape = (proxy_basis(proxy).map.num_features, 2)
+    assert drawn == [((1,), plan.count_scale)] + [(shape, plan.gradient_scale)] * 6
+
+
+def test_the_sum_reaches_the_noise_at_its_true_sensitivity(proxy, monkeypatch) -> None:
+    """What is noised, not only what is computed: remove one record, compare the sums."""
+
+    def sums_of(rows: LabelledRows) -> list[np.ndarray]:
+        sums = []
+        monkeypatch.setattr(dp_probe, "add_noise", lambda s, scale: (sums.append(s), s * 0)[1])
+        mechanism = DPProbe()
+        mechanism.release(rows, proxy, mechanism.plan(question(proxy), proxy, rows_at_least=20))
+        return sums
+
+    rows = make_rows(60)
+    whole = sums_of(rows)
+    for left_out in range(0, 60, 13):
+        kept = np.arange(60) != left_out
+        rest = sums_of(
+            LabelledRows(
+                columns=COLUMNS, rows=rows.rows[kept], labels=rows.labels[kept], num_classes=2
+            )
+        )
+        assert abs(int(whole[0][0] - rest[0][0])) == 1
+        # With the noise held at zero the weights stay zero, so all rounds see the same state.
+        for with_record, without in zip(whole[1:], rest[1:], strict=True):
+            moved = (with_record - without).astype(object)
+            assert 0 < int((moved**2).sum()) <= CLIP_INTEGER**2
+
+
+def test_a_record_with_an_impossible_label_counts_as_nothing(proxy, monkeypatch) -> None:
+    """PRIVACY rule 3: total at run time."""
+    monkeypatch.setattr(dp_probe, "add_noise", lambda sums, scale: sums)
+    mechanism, good = DPProbe(), make_rows(80)
+    plan = mechanism.plan(question(proxy), proxy, rows_at_least=1)
+    bad = LabelledRows(
+        columns=COLUMNS,
+        rows=np.concatenate([good.rows, good.rows[:3] * np.inf]).astype(np.float32),
+        labels=np.concatenate([good.labels, [-1, 2, 99]]),
+        num_classes=2,
+    )
+    release, _ = mechanism.release(good, proxy, plan)
+    same, _ = mechanism.release(bad, proxy, plan)
+    np.testing.assert_array_equal(release.codes, same.codes)
+    assert same.parameters == {"noised-count": 80.0}
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_an_empty_site_answers_noise(proxy, num_classes: int) -> None:
+    """PRIVACY rule 3: a degenerate teacher does not raise."""
+    empty = LabelledRows(
+        columns=COLUMNS,
+        rows=np.zeros((0, 4), np.float32),
+        labels=np.zeros(0, np.int64),
+        num_classes=num_classes,
+    )
+    mechanism = DPProbe()
+    plan = mechanism.plan(question(proxy, num_classes=num_classes), proxy, rows_at_least=20)
+    release, _ = mechanism.release(empty, proxy, plan)
+    assert release.codes.shape == (400, num_classes - 1)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_with_enough_rows_the_teacher_learns_the_classes(proxy, num_classes: int) -> None:
+    mechanism, rows = DPProbe(), make_rows(20_000, num_classes)
+    asked = question(proxy, epsilon=2.0, num_classes=num_classes)
+    plan = mechanism.plan(asked, proxy, rows_at_least=20)
+    release, teacher = mechanism.release(rows, proxy, plan)
+    fresh = make_rows(2_000, num_classes, seed=2)
+    labels = mechanism.label(teacher, proxy, ProxySet(columns=COLUMNS, rows=fresh.rows))
+    accuracy = (probabilities(labels.log_odds).argmax(1) == fresh.labels).mean()
+    best = make_rows(2_000, num_classes, seed=2)
+    ceiling = np.stack([(k - 1) * best.rows[:, k % 4] * 2 for k in range(num_classes)], 1)
+    assert accuracy > (ceiling.argmax(1) == best.labels).mean() - 0.05
+    on_proxy = mechanism.label(teacher, proxy, proxy)
+    np.testing.assert_allclose(release.log_odds, on_proxy.log_odds, atol=2e-4)
+
+
+@pytest.mark.statistical
+def test_the_response_predicts_gain_and_noise() -> None:
+    """The law that the server inverts, against the spread of 60 releases of one data set.
+
+    Along the leading eigenvectors the mean squared deviation over its prediction, averaged over 60
+    releases and 20 directions, has a relative error of about sqrt(2 / 1200) = 4%; the bounds allow
+    for the linearisation too. A halved or doubled variance fails.
+    """
+    proxy = ProxySet(columns=COLUMNS, rows=make_rows(600, seed=5).rows)
+    mechanism, rows, basis = DPProbe(), make_rows(4_000), proxy_basis(proxy)
+    asked = question(proxy, epsilon=0.5)
+    plan = mechanism.plan(asked, proxy, rows_at_least=20)
+    releases = [mechanism.release(rows, proxy, plan) for _ in range(60)]
+    weights = np.stack([teacher.weights for _, teacher in releases])
+    along = np.einsum("ij,sjk->sik", basis.eigenvectors.T, weights)
+    spread = along.var(axis=0, ddof=1).sum(axis=1)
+    predicted = mechanism.response(asked, releases[0][0], proxy).noise_variance
+    ratio = (spread / predicted)[-20:].mean()
+    assert 0.6 < ratio < 1.6
