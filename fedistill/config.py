@@ -149,7 +149,7 @@ class RunConfig(BaseModel):
     )
     rounds: Annotated[int, _one_of(1)] = Field(1, description="federation rounds")
     probe_steps: int = Field(
-        8, ge=1, le=200, description="noisy gradient steps of the dp-probe teacher"
+        6, ge=1, le=200, description="noisy gradient steps of the dp-probe teacher"
     )
     secure_aggregation: Annotated[bool, _one_of(False)] = Field(
         False, description="whether the server sees sums over sites only"

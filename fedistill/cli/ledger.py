@@ -18,14 +18,15 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Path = Annotated[
-    Path, typer.Argument(metavar="PATH", help="The ledger, such as runs/RUN/bank_a.ledger.db.")
-]
+# Newer versions of Click drop an argument's help: the docstrings say what PATH is.
+_Path = Annotated[Path, typer.Argument(metavar="PATH", hidden=True)]
 
 
 @app.command()
 def show(path: _Path) -> None:
-    """Print every charge: when, for what, what it cost and what was spent by then.
+    """Print what was spent, and on what.
+
+    PATH is a site's ledger, such as RUN/bank_a.ledger.db.
 
     EPSILON is the cost of the release alone. SPENT is the cost of it and all before it together,
     which is less than the sum: releases compose in Renyi divergence, not in epsilon. A charge
@@ -37,15 +38,16 @@ def show(path: _Path) -> None:
     table = Table(
         title=f"population {header['population']}, {header['adjacency']} of one {header['unit']}",
         title_justify="left",
+        box=None,
+        pad_edge=False,
     )
-    for column in ("#", "when (UTC)", "mechanism", "question"):
+    for column in ("when (UTC)", "mechanism", "question"):
         table.add_column(column, no_wrap=True)
     for column in ("epsilon", "spent", "budget", "delta"):
         table.add_column(column, justify="right", no_wrap=True)
     for charge in contents.charges:
         table.add_row(
-            str(charge.sequence),
-            charge.time.removesuffix("+00:00"),
+            charge.time[:16].replace("T", " "),
             str(charge.description.get("mechanism", "")),
             charge.question[:12],
             f"{charge.epsilon:.4g}",
@@ -53,13 +55,15 @@ def show(path: _Path) -> None:
             f"{charge.budget_epsilon:.4g}",
             f"{charge.delta:g}",
         )
-    Console().print(table)
+    Console().print(table, markup=False, highlight=False)
     typer.echo(f"Not checked here: fedistill ledger verify {path}")
 
 
 @app.command()
 def verify(path: _Path) -> None:
     """Check that no charge was edited, removed or reordered.
+
+    PATH is a site's ledger, such as RUN/bank_a.ledger.db.
 
     Recomputes the hash chain, compares it with the anchor file beside the ledger (PATH.anchor), and
     checks the stored answers. Exit code 0: valid; 1: not valid; 2: there is no ledger at PATH.

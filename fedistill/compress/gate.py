@@ -131,6 +131,11 @@ def expected_auc(scores: Probabilities, target: Probabilities) -> float:
     return float(np.mean(areas)) if areas else 0.5
 
 
+def predict_file(path: Path, rows: Rows) -> Probabilities:
+    """Class probabilities (n, num_classes) that an ONNX file gives for raw rows."""
+    return predict(_session(path), rows)
+
+
 def predict(session: onnxruntime.InferenceSession, rows: Rows) -> Probabilities:
     """Probabilities of an exported student, shape (num_rows, num_classes)."""
     parts = [

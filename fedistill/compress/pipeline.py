@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fedistill.compress.export import (
     MANIFEST_FILE,
@@ -53,7 +53,7 @@ def compress(
     columns: Sequence[str],
     classes: Sequence[str],
     prune_ratio: float,
-    quantize: Literal["int8", "none"],
+    int8: bool,
     directory: Path,
     seed: int,
     progress: Progress | None = None,
@@ -72,7 +72,7 @@ def compress(
         columns: Names of the raw columns, in order.
         classes: Names of the classes, in order.
         prune_ratio: Share of the hidden channels to remove, in [0, 0.9]; 0 skips pruning.
-        quantize: "none" skips int8.
+        int8: Whether to try int8 files too.
         directory: Where the files go; made if missing.
         seed: Of fine-tuning.
         progress: Called with fine-tuning steps done and in all.
@@ -91,7 +91,7 @@ def compress(
             path = work / f"{stage}.onnx"
             export_student(version, path, columns=columns, classes=classes)
             candidates.append(_candidate(stage, "float32", path, version))
-        if quantize == "int8":
+        if int8:
             for stage, version in students.items():
                 path = work / f"{stage}.int8.onnx"
                 quantize_file(work / f"{stage}.onnx", path, proxy_rows, reduce_range=reduce_range)

@@ -7,6 +7,7 @@ that has no encoding. Replies are made when they are pulled.
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from typing import NoReturn
 
 from flwr.app import Context, Error, Message, Metadata, RecordDict, UserConfigValue
 from flwr.clientapp import ClientApp
@@ -55,11 +56,11 @@ class LocalGrid(Grid):
         """Nothing to set: the run is given at construction."""
 
     @property
-    def run(self) -> object:
+    def run(self) -> NoReturn:
         """No run information is kept."""
         raise NotImplementedError("a LocalGrid has no run information")
 
-    def create_message(self, *_: object, **__: object) -> Message:
+    def create_message(self, *_: object, **__: object) -> NoReturn:
         """Deprecated in Flower, unused here."""
         raise NotImplementedError("make a Message instead")
 
@@ -67,7 +68,7 @@ class LocalGrid(Grid):
         """All nodes."""
         return list(self._contexts)
 
-    def get_nodes(self) -> Iterable[object]:
+    def get_nodes(self) -> NoReturn:
         """Nothing is known about nodes but their ids."""
         raise NotImplementedError("use get_node_ids")
 

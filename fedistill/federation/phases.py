@@ -9,9 +9,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from fedistill.codec import encode_release
-from fedistill.compress import Compression, Stage, compress
-from fedistill.compress.export import save_weights
-from fedistill.compress.gate import _session, predict
+from fedistill.compress import Compression, Stage, compress, predict_file, save_weights
 from fedistill.distill.encoding import TabularEncoding
 from fedistill.distill.students import TabularStudent, make_student
 from fedistill.distill.target import Ensemble
@@ -106,7 +104,7 @@ def compression(this: "Run", trained: TabularStudent, ensemble: Ensemble) -> Com
         columns=this.simulation.proxy.columns,
         classes=this.simulation.table.classes,
         prune_ratio=this.config.prune_ratio,
-        quantize=this.config.quantize,
+        int8=this.config.quantize == "int8",
         directory=this.folder.path,
         seed=this.config.seed,
         progress=partial(this.progress.step, "compression"),
@@ -161,8 +159,8 @@ def score_all(
         num_classes=num_classes,
     )
     return Metrics(
-        student=scored(predict(_session(compressed.shipped), test.rows)),
-        student_fp32=scored(predict(_session(compressed.fp32), test.rows)),
+        student=scored(predict_file(compressed.shipped, test.rows)),
+        student_fp32=scored(predict_file(compressed.fp32, test.rows)),
         ensemble=scored(probabilities(ensemble.label(test.rows))),
         teachers={
             site: scored(probabilities(release.log_odds)) for site, release in teachers.items()

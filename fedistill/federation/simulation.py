@@ -155,7 +155,11 @@ def _simulation(
     parts = partition_rows(split.private, partition, names, site_of_row=split.private_site)
     registered = {
         site: register_rows(
-            rows, split.proxy, num_classes=len(table.classes), rows_at_least=ROWS_AT_LEAST
+            rows,
+            split.proxy,
+            num_classes=len(table.classes),
+            rows_at_least=ROWS_AT_LEAST,
+            site=site,
         )
         for site, rows in parts.items()
     }

@@ -23,7 +23,7 @@ def both(case, tmp_path_factory):
         columns=case.columns,
         classes=case.classes,
         prune_ratio=0.25,
-        quantize="int8",
+        int8=True,
         directory=directory,
         seed=0,
         progress=lambda done, total: seen.append((done, total)),
@@ -89,7 +89,7 @@ def test_the_weights_of_the_shipped_file_are_reloaded_at_their_pruned_widths(cas
         columns=case.columns,
         classes=case.classes,
         prune_ratio=0.05,
-        quantize="none",
+        int8=False,
         directory=tmp_path,
         seed=0,
     )
@@ -115,7 +115,7 @@ def test_no_pruning_and_no_quantization_ship_the_float_student(case, tmp_path):
         columns=case.columns,
         classes=case.classes,
         prune_ratio=0.0,
-        quantize="none",
+        int8=False,
         directory=tmp_path,
         seed=0,
     )
