@@ -1,10 +1,12 @@
 """Real processes, real kills, real full disks: budget may be wasted, never overspent."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -138,30 +140,33 @@ with open_ledger() as ledger:
         ledger.charge("later", {}, ZCDpEvent(1e-6), budget_epsilon=1.0, delta=1e-5)
 
 
-def test_a_ledger_that_cannot_be_written_refuses(
-    open_ledger: Open, path: Path, python: Python
-) -> None:
-    script = """
+@pytest.fixture
+def read_only(open_ledger: Open, path: Path) -> Iterator[Path]:
+    """The ledger in a directory that everybody may enter and nobody may write."""
+    open_ledger().close()
+    # pytest's own directories keep other users out, and root has to become one.
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        for file in (path, anchor_path(path)):
+            shutil.copy(file, directory)
+            (directory / file.name).chmod(0o444)
+        directory.chmod(0o555)
+        yield directory / path.name
+        directory.chmod(0o700)
+
+
+def test_a_ledger_that_cannot_be_written_refuses(read_only: Path, python: Python) -> None:
+    script = f"""
 if os.geteuid() == 0:
-    os.setegid(65534), os.seteuid(65534)
+    os.seteuid(65534)
+path = Path({str(read_only)!r})
 with open_ledger() as ledger:
     try:
         charge(ledger, "q1")
     except LedgerError as error:
         print(error)
 """
-    open_ledger().close()
-    path.chmod(0o444)
-    anchor_path(path).chmod(0o444)
-    for parent in path.parents[:4]:
-        if parent.owner() == path.owner() and parent != Path("/tmp"):  # noqa: S108
-            parent.chmod(0o555)
-    try:
-        assert "make the file and its directory writable" in finish(python(script))
-    finally:
-        for parent in path.parents[:4]:
-            if parent.owner() == path.owner() and parent != Path("/tmp"):  # noqa: S108
-                parent.chmod(0o755)
+    assert "make the file and its directory writable" in finish(python(script))
 
 
 def test_a_ledger_that_another_process_holds_refuses(

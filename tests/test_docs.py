@@ -1,0 +1,327 @@
+"""The docs say what is so: links, names of code and tests, tables of keys, commands."""
+
+import ast
+import itertools
+import re
+import shlex
+import subprocess
+import sysconfig
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from fedistill.config import RunConfig, describe_keys
+from fedistill.errors import ConfigError
+from fedistill.evaluate.summary import Summary
+from fedistill.privacy.receipts import Receipt
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/**/*.md", "simulations/*/README.md")
+    for page in ROOT.glob(pattern)
+)
+per_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+RUN = "run by this file"
+PREPARE = "checked up to the start of Flower by this file"
+IN_CI = ".ci/run"
+LEDGER_TESTS = "tests/privacy/test_ledger_commands.py"
+COMMANDS = {
+    "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock -e . && "
+    "flwr run simulations/banks_3 --stream": IN_CI,
+    "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock "
+    "-e '.[test]' && pytest": IN_CI,
+    "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock "
+    "-e '.[test]'": IN_CI,
+    "flwr run simulations/banks_3 --stream": IN_CI,
+    "scripts/check": "scripts/check",
+    "fedistill --version": RUN,
+    "fedistill --help": RUN,
+    "fedistill config": RUN,
+    "fedistill simulate --help": RUN,
+    "fedistill simulate simulations/banks_3": PREPARE,
+    "fedistill simulate simulations/banks_3 -c 'epsilon=0.5 partition=\"iid\"'": PREPARE,
+    "fedistill simulate simulations/banks_3 -c 'epsilon=2.0 seed=1'": PREPARE,
+    "fedistill simulate simulations/banks_3 "
+    '-c \'dataset="/data/loans.csv" label-column="defaulted" partition="iid"\'': PREPARE,
+    "fedistill simulate simulations/banks_3 "
+    '-c \'dataset="/data/loans.csv" label-column="defaulted" site-column="branch"\'': PREPARE,
+    "fedistill simulate simulations/banks_3 "
+    '-c \'dataset="/data/loans.npz" partition="quantile:income" num-sites=2\'': PREPARE,
+    "fedistill ledger show ~/ledgers/bank_a.ledger.db": (
+        f"{LEDGER_TESTS}::test_show_lists_what_was_spent_on_what"
+    ),
+    "fedistill ledger verify ~/ledgers/bank_a.ledger.db": (
+        f"{LEDGER_TESTS}::test_verify_finds_an_untouched_ledger_valid"
+    ),
+}
+"""Every command that a page tells the reader to run, and how it is tested."""
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """Fenced blocks in one of the languages."""
+    fenced = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page.read_text(), re.M | re.S)
+    return [text for language, text in fenced if language in languages]
+
+
+def prose(page: Path) -> str:
+    """The page without fenced blocks."""
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.M | re.S)
+
+
+def commands(page: Path) -> list[str]:
+    """Commands of the page's shell blocks."""
+    text = "".join(blocks(page, "sh", "bash", "shell", "console")).replace("\\\n", "")
+    lines = (" ".join(line.removeprefix("$ ").split()) for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@cache
+def defined_names(path: Path) -> frozenset[str]:
+    """Functions, classes, methods and constants of a module, methods as `Class.method`."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{part.name}" for part in node.body if hasattr(part, "name")}
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return frozenset(names)
+
+
+def exists(reference: str) -> bool:
+    """Whether `path` or `path::name` names something in the repository."""
+    path, _, name = reference.partition("::")
+    file = ROOT / path
+    return file.exists() and (not name or name in defined_names(file))
+
+
+def is_module_or_name(dotted: str) -> bool:
+    """Whether `fedistill.part.part` is a module, or a name in one."""
+    file = ROOT / dotted.replace(".", "/")
+    module = file.parent.with_suffix(".py")
+    package = file.parent / "__init__.py"
+    return (
+        file.is_dir()
+        or file.with_suffix(".py").exists()
+        or any(p.exists() and file.name in defined_names(p) for p in (module, package))
+    )
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+@per_page
+def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, fragment = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if fragment and file.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+            assert fragment in map(slug, headings), target
+
+
+@per_page
+def test_code_and_tests_that_are_named_exist(page: Path) -> None:
+    spans = re.findall(r"`([^`\n]+)`", prose(page))
+    paths = re.compile(r"(fedistill|tests|scripts|docs|simulations|benchmarks)/[\w./-]+(::[\w.]+)?")
+    dotted = re.compile(r"fedistill(\.\w+)+")
+    for span in spans:
+        if paths.fullmatch(span):
+            assert exists(span), span
+        if dotted.fullmatch(span):
+            assert is_module_or_name(span), span
+
+
+@per_page
+def test_no_page_names_the_machine_it_was_written_on(page: Path) -> None:
+    assert not re.search(r"/(work|home|root|tmp)/|localhost", page.read_text())
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    assert navigation == {str(p.relative_to(ROOT / "docs")) for p in ROOT.glob("docs/**/*.md")}
+
+
+def test_every_decision_is_listed() -> None:
+    listed = re.findall(r"\((\d{4}-[\w-]+\.md)\)", (ROOT / "docs/adr/README.md").read_text())
+    assert listed == sorted(path.name for path in ROOT.glob("docs/adr/[0-9]*.md"))
+
+
+def test_privacy_rules_are_numbered_and_say_what_holds_them() -> None:
+    text = (ROOT / "docs/privacy-rules.md").read_text()
+    rules = re.split(r"^(\d+)\. ", text, flags=re.M)
+    assert [int(number) for number in rules[1::2]] == list(range(1, 24))
+    assert all(re.search(r"\*(Held by|Not offered yet)", rule) for rule in rules[2::2])
+
+
+def allowed(key: str) -> str:
+    """The bounds of a key in words, read from the model or from its own complaint."""
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    field = RunConfig.model_fields[key.replace("-", "_")]
+    bounds = [
+        f"{words[name]} {value:.12g}"
+        for bound in field.metadata
+        for name, value in vars(bound).items()
+        if name in words
+    ]
+    if bounds or key == "site-names":
+        return ", ".join(bounds)
+    wrong = {str: "?", int: 2, bool: True}[type(field.default)]
+    try:
+        RunConfig.from_flat({key: wrong})
+    except ConfigError as error:
+        found = re.search(r"must be (.*?): ", str(error))
+        return found[1].replace("'", "`") if found else ""
+    return ""
+
+
+def config_table() -> str:
+    rows = [("key", "default", "allowed", "meaning"), ("---",) * 4]
+    for key in describe_keys():
+        default = str(key.default).lower() if isinstance(key.default, bool) else repr(key.default)
+        cells = (f"`{key.name}`", f"`{default}`".replace("'", '"'), allowed(key.name), key.meaning)
+        rows.append(cells)  # type: ignore[arg-type]
+    escaped = (" | ".join(row).replace("<", "&lt;").replace("``", '`""`') for row in rows)
+    return "\n".join(f"| {row} |" for row in escaped)
+
+
+def test_the_table_of_keys_is_that_of_the_config() -> None:
+    table = config_table()
+    assert table in (ROOT / "docs/configuration.md").read_text(), f"the table must be:\n{table}"
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Keys of a summary in dots: `<site>` for a mapping of models, `<key>` of values, `[]`."""
+    for name, field in model.model_fields.items():
+        yield from _leaves(field.annotation, prefix + name)
+
+
+def _leaves(kind: Any, key: str) -> Iterator[str]:
+    inner = [part for part in get_args(kind) if part not in (type(None), ...)]
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield from leaves(kind, f"{key}.")
+    elif get_origin(kind) is tuple:
+        yield from _leaves(inner[0], f"{key}[]")
+    elif get_origin(kind) is Mapping or getattr(get_origin(kind), "__name__", "") == "Mapping":
+        value = inner[1]
+        many = isinstance(value, type) and issubclass(value, BaseModel)
+        yield from _leaves(value, f"{key}.{'<site>' if many else '<key>'}")
+    elif models := [part for part in inner if _holds_models(part)]:
+        yield from _leaves(models[0], key)
+    else:
+        yield key
+
+
+def _holds_models(kind: Any) -> bool:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return True
+    return any(_holds_models(part) for part in get_args(kind))
+
+
+def expand(key: str) -> list[str]:
+    """`a.{b,c}.d` to `a.b.d` and `a.c.d`."""
+    parts = [part.split(",") for part in re.split(r"[{}]", key)]
+    return ["".join(choice) for choice in itertools.product(*parts)]
+
+
+def table_keys(heading: str) -> list[str]:
+    """The code spans in the first column of the table under a heading of results-folder.md."""
+    text = (ROOT / "docs/results-folder.md").read_text()
+    section = text.split(f"## {heading}\n", 1)[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`[^|]*) \|", section, re.M)
+    return [key for cell in cells for key in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_the_keys_of_summary_json_are_those_of_its_model() -> None:
+    documented = [key for span in table_keys("summary.json") for key in expand(span)]
+    assert sorted(documented) == sorted(leaves(Summary))
+
+
+def test_the_fields_of_a_receipt_are_those_of_its_model() -> None:
+    assert sorted(table_keys("receipts.jsonl")) == sorted(Receipt.model_fields)
+
+
+@per_page
+def test_every_command_on_a_page_is_known(page: Path) -> None:
+    unknown = [command for command in commands(page) if command not in COMMANDS]
+    assert not unknown, "enter them in COMMANDS with the way they are tested"
+
+
+@pytest.mark.parametrize(
+    "where", sorted(set(COMMANDS.values()) - {RUN, PREPARE}), ids=lambda where: where[-40:]
+)
+def test_the_test_of_a_command_exists(where: str) -> None:
+    assert exists(where)
+
+
+def test_ci_runs_the_commands_of_the_quick_start() -> None:
+    script = (ROOT / IN_CI).read_text()
+    for step in ("-m venv", "pip install --quiet -c requirements.lock", "pytest\n", "flwr run"):
+        assert step in script
+
+
+def commands_tested(how: str) -> list[str]:
+    return [command for command, where in COMMANDS.items() if where == how]
+
+
+@pytest.mark.parametrize("command", commands_tested(RUN))
+def test_quick_commands_succeed(command: str) -> None:
+    name, *arguments = shlex.split(command)
+    scripts = Path(sysconfig.get_path("scripts"))
+    done = subprocess.run([scripts / name, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Loans as the page about own data has them, as CSV and npz."""
+    folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    income, labels = random.normal(size=300).round(3), random.integers(2, size=300)
+    lines = (
+        f"{x},{'north' if x > 0 else 'south'},{y}" for x, y in zip(income, labels, strict=True)
+    )
+    (folder / "loans.csv").write_text("income,branch,defaulted\n" + "\n".join(lines) + "\n")
+    np.savez(folder / "loans.npz", X=income[:, None], y=labels, features=np.array(["income"]))
+    return folder
+
+
+@pytest.mark.parametrize("command", commands_tested(PREPARE))
+def test_simulations_pass_every_check_before_flower_starts(command: str, data: Path) -> None:
+    from fedistill.cli.application import load_application
+    from fedistill.federation.simulation import prepare
+
+    _, _, directory, *options = shlex.split(command.replace("/data/", f"{data}/"))
+    application = load_application(ROOT / directory, options[1::2])
+    assert options[::2] == ["-c"] * len(options[1::2])
+    assert prepare(application.config).site_names
+
+
+def test_the_snippet_for_the_student_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fedistill.compress.export import export_student
+    from fedistill.distill.encoding import TabularEncoding
+    from fedistill.distill.students import make_student
+
+    rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    student = make_student("mlp", TabularEncoding.fit(rows), num_classes=2)
+    names = {"columns": ["a", "b", "c"], "classes": ["no", "yes"]}
+    export_student(student, tmp_path / "student.onnx", **names)
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = blocks(ROOT / "docs/results-folder.md", "python")
+    exec(compile(snippet, "results-folder.md", "exec"), {})  # noqa: S102
+    assert capsys.readouterr().out == "(2, 2)\n"
