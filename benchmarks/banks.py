@@ -9,6 +9,7 @@ two runs the noise differs too. A finished row is kept in `--results` and not ru
 
 import argparse
 import json
+import logging
 import statistics
 import tempfile
 import time
@@ -52,6 +53,7 @@ def measure(row: Row) -> Result:
     import torch
 
     torch.set_num_threads(1)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     from fedistill.config import RunConfig
     from fedistill.federation.client_app import app
     from fedistill.federation.local_grid import LocalGrid

@@ -14,11 +14,13 @@ from safetensors.numpy import load, save
 
 from fedistill.errors import DataError
 from fedistill.labels import LabelQuestion, LabelRelease
+from fedistill.privacy.grid import LABEL_SCALE
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
 _PARAMETER = "parameter."
+_LARGEST_PARAMETER = 1e15
 
 
 def encode_release(release: LabelRelease) -> bytes:
@@ -41,7 +43,12 @@ def encode_release(release: LabelRelease) -> bytes:
 
 
 def decode_release(
-    data: bytes, *, question: LabelQuestion, num_rows: int, event: "DpEvent"
+    data: bytes,
+    *,
+    question: LabelQuestion,
+    num_rows: int,
+    event: "DpEvent",
+    parameters: tuple[str, ...],
 ) -> LabelRelease:
     """The release in `data`, checked against the question it answers.
 
@@ -50,6 +57,7 @@ def decode_release(
         question: What was asked.
         num_rows: Rows of the set that was to be labelled.
         event: The planned cost, which sender and receiver compute from the question.
+        parameters: Names of what the mechanism states besides the codes, each from 1 to 1e15.
 
     Raises:
         DataError: The bytes are malformed or answer another question; names field and bound.
@@ -59,7 +67,7 @@ def decode_release(
         codes, scale = tensors["codes"], float(tensors["scale"].item())
         mechanism = tensors["mechanism"].tobytes().decode("ascii")
         proxy_sha256 = tensors["proxy-sha256"].tobytes().hex()
-        parameters = {
+        stated = {
             name.removeprefix(_PARAMETER): float(tensor.item())
             for name, tensor in tensors.items()
             if name.startswith(_PARAMETER)
@@ -71,13 +79,18 @@ def decode_release(
         raise DataError(f"codes are {codes.dtype}{codes.shape}, must be int16{shape}")
     if mechanism != question.mechanism or proxy_sha256 != question.proxy_sha256:
         raise DataError(f"release of {mechanism!r} on {proxy_sha256[:12]} answers another question")
-    if not np.isfinite([scale, *parameters.values()]).all() or scale <= 0:
-        raise DataError(f"scale={scale} must be positive, parameters finite: {parameters}")
+    if scale != LABEL_SCALE:
+        raise DataError(f"scale={scale} must be {LABEL_SCALE}, the public grid of labels")
+    if set(stated) != set(parameters):
+        raise DataError(f"parameters {sorted(stated)} must be {sorted(parameters)}")
+    for name, value in stated.items():
+        if not 1 <= value <= _LARGEST_PARAMETER:
+            raise DataError(f"{name}={value} must lie from 1 to {_LARGEST_PARAMETER:g}")
     return LabelRelease(
         codes=codes,
         scale=scale,
         mechanism=mechanism,
-        parameters=parameters,
+        parameters=stated,
         proxy_sha256=proxy_sha256,
         event=event,
     )

@@ -11,6 +11,7 @@ from safetensors.numpy import load, save
 from fedistill.codec import decode_release, encode_release
 from fedistill.errors import DataError
 from fedistill.labels import EnsembleTarget, LabelQuestion, LabelRelease, SoftLabels
+from fedistill.privacy.grid import LABEL_SCALE
 
 EVENT = ZCDpEvent(0.02)
 
@@ -29,7 +30,7 @@ def question(num_classes: int = 3) -> LabelQuestion:
 def release(codes: np.ndarray, count: float = 80.0) -> LabelRelease:
     return LabelRelease(
         codes=codes,
-        scale=0.25,
+        scale=LABEL_SCALE,
         mechanism="dp-probe",
         parameters={"noised-count": count},
         proxy_sha256="ab" * 32,
@@ -38,7 +39,13 @@ def release(codes: np.ndarray, count: float = 80.0) -> LabelRelease:
 
 
 def decode(data: bytes, num_rows: int = 7) -> LabelRelease:
-    return decode_release(data, question=question(), num_rows=num_rows, event=EVENT)
+    return decode_release(
+        data,
+        question=question(),
+        num_rows=num_rows,
+        event=EVENT,
+        parameters=("noised-count",),
+    )
 
 
 @given(st_numpy.arrays(np.int16, st.tuples(st.integers(1, 40), st.integers(1, 9))))
@@ -49,6 +56,7 @@ def test_a_release_survives_the_wire(codes: np.ndarray) -> None:
         question=question(codes.shape[1] + 1),
         num_rows=len(codes),
         event=EVENT,
+        parameters=("noised-count",),
     )
     np.testing.assert_array_equal(got.codes, codes)
     assert replace(got, codes=codes) == replace(sent, codes=codes)
@@ -89,6 +97,11 @@ GOOD = load(encode_release(release(np.zeros((7, 2), np.int16))))
         save(GOOD | {"codes": GOOD["codes"].astype(np.float64)}),
         save(GOOD | {"scale": np.array([np.nan])}),
         save(GOOD | {"scale": np.array([0.0])}),
+        save(GOOD | {"scale": np.array([1e300])}),
+        save(GOOD | {"parameter.noised-count": np.array([0.0])}),
+        save(GOOD | {"parameter.noised-count": np.array([1e300])}),
+        save(GOOD | {"parameter.surprise": np.array([1.0])}),
+        save({name: value for name, value in GOOD.items() if "count" not in name}),
         save(GOOD | {"scale": np.array([1.0, 2.0])}),
         save(GOOD | {"parameter.noised-count": np.array([np.inf])}),
         save(GOOD | {"mechanism": np.frombuffer(b"sharded", np.uint8)}),

@@ -29,31 +29,29 @@ PAGES = sorted(
 per_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 RUN = "run by this file"
+HELP = "its --help is run by this file"
 PREPARE = "checked up to the start of Flower by this file"
 IN_CI = ".ci/run"
 LEDGER_TESTS = "tests/privacy/test_ledger_commands.py"
+INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock"
+SIMULATE = "fedistill simulate simulations/banks_3"
 COMMANDS = {
-    "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock -e . && "
-    "flwr run simulations/banks_3 --stream": IN_CI,
-    "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock "
-    "-e '.[test]' && pytest": IN_CI,
-    "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock "
-    "-e '.[test]'": IN_CI,
+    f"{INSTALL} -e . && flwr run simulations/banks_3 --stream": IN_CI,
+    f"{INSTALL} -e '.[test]' && pytest": IN_CI,
+    f"{INSTALL} -e '.[test]'": IN_CI,
     "flwr run simulations/banks_3 --stream": IN_CI,
     "scripts/check": "scripts/check",
     "fedistill --version": RUN,
     "fedistill --help": RUN,
     "fedistill config": RUN,
     "fedistill simulate --help": RUN,
-    "fedistill simulate simulations/banks_3": PREPARE,
-    "fedistill simulate simulations/banks_3 -c 'epsilon=0.5 partition=\"iid\"'": PREPARE,
-    "fedistill simulate simulations/banks_3 -c 'epsilon=2.0 seed=1'": PREPARE,
-    "fedistill simulate simulations/banks_3 "
-    '-c \'dataset="/data/loans.csv" label-column="defaulted" partition="iid"\'': PREPARE,
-    "fedistill simulate simulations/banks_3 "
-    '-c \'dataset="/data/loans.csv" label-column="defaulted" site-column="branch"\'': PREPARE,
-    "fedistill simulate simulations/banks_3 "
-    '-c \'dataset="/data/loans.npz" partition="quantile:income" num-sites=2\'': PREPARE,
+    "python -m benchmarks.banks": HELP,
+    SIMULATE: PREPARE,
+    f"{SIMULATE} -c 'epsilon=0.5 partition=\"iid\"'": PREPARE,
+    f"{SIMULATE} -c 'epsilon=2.0 seed=1'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/loans.csv label-column=defaulted partition=iid'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/loans.csv label-column=defaulted site-column=branch'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/loans.npz partition=quantile:income num-sites=2'": PREPARE,
     "fedistill ledger show ~/ledgers/bank_a.ledger.db": (
         f"{LEDGER_TESTS}::test_show_lists_what_was_spent_on_what"
     ),
@@ -107,13 +105,9 @@ def exists(reference: str) -> bool:
 def is_module_or_name(dotted: str) -> bool:
     """Whether `fedistill.part.part` is a module, or a name in one."""
     file = ROOT / dotted.replace(".", "/")
-    module = file.parent.with_suffix(".py")
-    package = file.parent / "__init__.py"
-    return (
-        file.is_dir()
-        or file.with_suffix(".py").exists()
-        or any(p.exists() and file.name in defined_names(p) for p in (module, package))
-    )
+    is_module = file.is_dir() or file.with_suffix(".py").exists()
+    homes = (file.parent.with_suffix(".py"), file.parent / "__init__.py")
+    return is_module or any(p.exists() and file.name in defined_names(p) for p in homes)
 
 
 def slug(heading: str) -> str:
@@ -174,8 +168,8 @@ def allowed(key: str) -> str:
     bounds = [
         f"{words[name]} {value:.12g}"
         for bound in field.metadata
-        for name, value in vars(bound).items()
-        if name in words
+        for name in words
+        if (value := getattr(bound, name, None)) is not None
     ]
     if bounds or key == "site-names":
         return ", ".join(bounds)
@@ -203,32 +197,21 @@ def test_the_table_of_keys_is_that_of_the_config() -> None:
     assert table in (ROOT / "docs/configuration.md").read_text(), f"the table must be:\n{table}"
 
 
-def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Keys of a summary in dots: `<site>` for a mapping of models, `<key>` of values, `[]`."""
-    for name, field in model.model_fields.items():
-        yield from _leaves(field.annotation, prefix + name)
-
-
-def _leaves(kind: Any, key: str) -> Iterator[str]:
+def leaves(kind: Any, key: str = "") -> Iterator[str]:
+    """Keys of a model in dots: `<site>` for a mapping of models, `<key>` of values, `[]`."""
     inner = [part for part in get_args(kind) if part not in (type(None), ...)]
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        yield from leaves(kind, f"{key}.")
+        for name, field in kind.model_fields.items():
+            yield from leaves(field.annotation, f"{key}.{name}".lstrip("."))
     elif get_origin(kind) is tuple:
-        yield from _leaves(inner[0], f"{key}[]")
-    elif get_origin(kind) is Mapping or getattr(get_origin(kind), "__name__", "") == "Mapping":
-        value = inner[1]
-        many = isinstance(value, type) and issubclass(value, BaseModel)
-        yield from _leaves(value, f"{key}.{'<site>' if many else '<key>'}")
-    elif models := [part for part in inner if _holds_models(part)]:
-        yield from _leaves(models[0], key)
+        yield from leaves(inner[0], f"{key}[]")
+    elif get_origin(kind) is Mapping:
+        many = isinstance(inner[1], type(Summary))
+        yield from leaves(inner[1], f"{key}.<site>" if many else f"{key}.<key>")
+    elif len(inner) == 1:
+        yield from leaves(inner[0], key)
     else:
         yield key
-
-
-def _holds_models(kind: Any) -> bool:
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return True
-    return any(_holds_models(part) for part in get_args(kind))
 
 
 def expand(key: str) -> list[str]:
@@ -260,9 +243,7 @@ def test_every_command_on_a_page_is_known(page: Path) -> None:
     assert not unknown, "enter them in COMMANDS with the way they are tested"
 
 
-@pytest.mark.parametrize(
-    "where", sorted(set(COMMANDS.values()) - {RUN, PREPARE}), ids=lambda where: where[-40:]
-)
+@pytest.mark.parametrize("where", sorted({*COMMANDS.values()} - {RUN, HELP, PREPARE}))
 def test_the_test_of_a_command_exists(where: str) -> None:
     assert exists(where)
 
@@ -273,15 +254,25 @@ def test_ci_runs_the_commands_of_the_quick_start() -> None:
         assert step in script
 
 
-def commands_tested(how: str) -> list[str]:
-    return [command for command, where in COMMANDS.items() if where == how]
+def each_command(how: str) -> pytest.MarkDecorator:
+    chosen = [command for command, where in COMMANDS.items() if where == how]
+    return pytest.mark.parametrize("command", chosen)
 
 
-@pytest.mark.parametrize("command", commands_tested(RUN))
+@each_command(RUN)
 def test_quick_commands_succeed(command: str) -> None:
-    name, *arguments = shlex.split(command)
-    scripts = Path(sysconfig.get_path("scripts"))
-    done = subprocess.run([scripts / name, *arguments], capture_output=True, text=True, check=False)
+    run(*shlex.split(command))
+
+
+@each_command(HELP)
+def test_long_commands_explain_themselves(command: str) -> None:
+    run(*shlex.split(command), "--help")
+
+
+def run(name: str, *arguments: str) -> None:
+    """Run an installed command in the repository's root; it must succeed and print."""
+    line = [Path(sysconfig.get_path("scripts")) / name, *arguments]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
 
@@ -291,15 +282,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Loans as the page about own data has them, as CSV and npz."""
     folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     income, labels = random.normal(size=300).round(3), random.integers(2, size=300)
-    lines = (
-        f"{x},{'north' if x > 0 else 'south'},{y}" for x, y in zip(income, labels, strict=True)
-    )
+    lines = (f"{x},{int(x > 0)},{y}" for x, y in zip(income, labels, strict=True))
     (folder / "loans.csv").write_text("income,branch,defaulted\n" + "\n".join(lines) + "\n")
     np.savez(folder / "loans.npz", X=income[:, None], y=labels, features=np.array(["income"]))
     return folder
 
 
-@pytest.mark.parametrize("command", commands_tested(PREPARE))
+@each_command(PREPARE)
 def test_simulations_pass_every_check_before_flower_starts(command: str, data: Path) -> None:
     from fedistill.cli.application import load_application
     from fedistill.federation.simulation import prepare
@@ -308,20 +297,3 @@ def test_simulations_pass_every_check_before_flower_starts(command: str, data: P
     application = load_application(ROOT / directory, options[1::2])
     assert options[::2] == ["-c"] * len(options[1::2])
     assert prepare(application.config).site_names
-
-
-def test_the_snippet_for_the_student_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from fedistill.compress.export import export_student
-    from fedistill.distill.encoding import TabularEncoding
-    from fedistill.distill.students import make_student
-
-    rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    student = make_student("mlp", TabularEncoding.fit(rows), num_classes=2)
-    names = {"columns": ["a", "b", "c"], "classes": ["no", "yes"]}
-    export_student(student, tmp_path / "student.onnx", **names)
-    monkeypatch.chdir(tmp_path)
-    (snippet,) = blocks(ROOT / "docs/results-folder.md", "python")
-    exec(compile(snippet, "results-folder.md", "exec"), {})  # noqa: S102
-    assert capsys.readouterr().out == "(2, 2)\n"

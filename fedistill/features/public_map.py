@@ -9,6 +9,7 @@ float64 holds exactly, so that they depend on that record alone, whatever else i
 (PRIVACY rule 8): no rounding happens inside a sum.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,7 +115,9 @@ def fit_public_map(proxy_rows: npt.NDArray[np.float32]) -> PublicMap:
 
 def unit_rows(values: Floats) -> Floats:
     """Scale each row to L2 norm one, summing squares of integers so that no sum rounds."""
-    integers = to_grid(values, _STEP)
+    # A public bound: whatever a row holds, its squares fit 63 bits.
+    largest = math.sqrt(2.0**62 / max(values.shape[1], 1)) * _STEP
+    integers = to_grid(np.clip(values, -largest, largest), _STEP)
     norms = np.sqrt(squared_norms(integers).astype(np.float64))
     unit: Floats = integers / np.maximum(norms, 1.0)[:, None]
     return unit

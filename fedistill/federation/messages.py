@@ -101,14 +101,25 @@ def read_answer(content: RecordDict) -> Answer:
 
 
 def read_release(
-    answer: Answer, *, question: LabelQuestion, num_rows: int, event: "DpEvent"
+    answer: Answer,
+    *,
+    question: LabelQuestion,
+    num_rows: int,
+    event: "DpEvent",
+    parameters: tuple[str, ...],
 ) -> LabelRelease:
     """The release in an "ok" answer.
 
     Raises:
         DataError: See `decode_release`.
     """
-    return decode_release(answer.release, question=question, num_rows=num_rows, event=event)
+    return decode_release(
+        answer.release,
+        question=question,
+        num_rows=num_rows,
+        event=event,
+        parameters=parameters,
+    )
 
 
 def wire_bytes(content: RecordDict) -> int:

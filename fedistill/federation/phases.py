@@ -1,11 +1,13 @@
 """The phases of the workflow, each with its checkpoint."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dp_accounting import NoOpDpEvent
 from safetensors.torch import load_file
 
 from fedistill.codec import encode_release
@@ -22,11 +24,14 @@ from fedistill.evaluate.summary import Metrics
 from fedistill.federation import messages
 from fedistill.federation.asking import Roster, ask_sites, find_sites, require_sites
 from fedistill.federation.messages import REASONS, Answer
-from fedistill.labels import Floats, LabelQuestion, LabelRelease, probabilities
+from fedistill.labels import Floats, LabelRelease, probabilities
 from fedistill.mechanisms import mechanism_named
 
 if TYPE_CHECKING:
     from fedistill.federation.workflow import Run
+
+Releases = dict[str, LabelRelease]
+Reader = Callable[[Answer], LabelRelease]
 
 
 def hello(this: "Run") -> Roster:
@@ -44,14 +49,15 @@ def hello(this: "Run") -> Roster:
     return roster
 
 
-def labels(this: "Run", roster: Roster) -> dict[str, LabelRelease]:
+def labels(this: "Run", roster: Roster) -> Releases:
     """Every site's noised labels on the proxy set; sites that fail are left out."""
     done = this.folder.checkpoint("labels.json")
     if done.is_file():
-        sites = json.loads(done.read_text())["sites"]
-        this.wire.up.update(json.loads(done.read_text())["up"])
-        this.wire.down.update(json.loads(done.read_text())["down"])
-        return {site: _stored_release(this, site) for site in sites}
+        stored = json.loads(done.read_text())
+        this.wire.up.update(stored["up"])
+        this.wire.down.update(stored["down"])
+        read = _label_reader(this)
+        return {site: read(_stored_answer(this, site)) for site in stored["sites"]}
     answers = ask_sites(
         this.grid,
         roster,
@@ -62,7 +68,7 @@ def labels(this: "Run", roster: Roster) -> dict[str, LabelRelease]:
         down=this.wire.down,
         on_progress=partial(this.progress.step, "labels"),
     )
-    releases, failures = _read_all(this, answers, this.question, len(this.simulation.proxy.rows))
+    releases, failures = _read_all(answers, _label_reader(this))
     _leave_out(this, "labels", failures, len(this.simulation.site_names))
     for site, release in releases.items():
         this.folder.checkpoint(f"{site}.labels").write_bytes(encode_release(release))
@@ -114,9 +120,7 @@ def compression(this: "Run", trained: TabularStudent, ensemble: Ensemble) -> Com
     return result
 
 
-def evaluate(
-    this: "Run", roster: Roster, releases: dict[str, LabelRelease]
-) -> dict[str, LabelRelease]:
+def evaluate(this: "Run", roster: Roster, releases: Releases) -> Releases:
     """Each teacher's labels on the public test rows; simulation only, costs nothing."""
     answered = Roster({site: node for site, node in roster.nodes.items() if site in releases})
     answers = ask_sites(
@@ -130,8 +134,14 @@ def evaluate(
         on_progress=partial(this.progress.step, "evaluate"),
     )
     test = this.simulation.test_rows
-    question = replace(this.question, proxy_sha256=test.sha256)
-    labelled, failures = _read_all(this, answers, question, len(test.rows))
+    read = partial(
+        messages.read_release,
+        question=replace(this.question, proxy_sha256=test.sha256),
+        num_rows=len(test.rows),
+        event=NoOpDpEvent(),
+        parameters=(),
+    )
+    labelled, failures = _read_all(answers, read)
     for site, reason in failures.items():
         this.warn(f"{site} {reason} in phase evaluate: its teacher has no score")
     return labelled
@@ -140,7 +150,7 @@ def evaluate(
 def score_all(
     this: "Run",
     ensemble: Ensemble,
-    teachers: dict[str, LabelRelease],
+    teachers: Releases,
     compressed: Compression,
 ) -> Metrics:
     """Score everything on the public test rows."""
@@ -169,25 +179,31 @@ def score_all(
     )
 
 
-def _read_all(
-    this: "Run", answers: dict[str, Answer], question: LabelQuestion, num_rows: int
-) -> tuple[dict[str, LabelRelease], dict[str, str]]:
+def _read_all(answers: dict[str, Answer], read: Reader) -> tuple[Releases, dict[str, str]]:
     """Releases by site, and the others' failures in words."""
-    plan = mechanism_named(question.mechanism).plan(
-        this.question, this.simulation.proxy, rows_at_least=0
-    )
     releases, failures = {}, {}
     for site, answer in answers.items():
         if answer.status != messages.OK:
             failures[site] = REASONS[answer.status]
             continue
         try:
-            releases[site] = messages.read_release(
-                answer, question=question, num_rows=num_rows, event=plan.event
-            )
+            releases[site] = read(answer)
         except DataError:
             failures[site] = REASONS["malformed"]
     return releases, failures
+
+
+def _label_reader(this: "Run") -> Reader:
+    """Reads answers to the run's question, checked against its plan."""
+    mechanism = mechanism_named(this.question.mechanism)
+    proxy = this.simulation.proxy
+    return partial(
+        messages.read_release,
+        question=this.question,
+        num_rows=len(proxy.rows),
+        event=mechanism.plan(this.question, proxy, rows_at_least=0).event,
+        parameters=mechanism.parameters,
+    )
 
 
 def _leave_out(this: "Run", phase: str, failures: dict[str, str], num_sites: int) -> None:
@@ -198,18 +214,9 @@ def _leave_out(this: "Run", phase: str, failures: dict[str, str], num_sites: int
     require_sites(num_sites - len(failures), num_sites, this.config.min_sites, reasons)
 
 
-def _stored_release(this: "Run", site: str) -> LabelRelease:
+def _stored_answer(this: "Run", site: str) -> Answer:
     data = this.folder.checkpoint(f"{site}.labels").read_bytes()
-    answer = Answer(site=site, status=messages.OK, release=data)
-    plan = mechanism_named(this.question.mechanism).plan(
-        this.question, this.simulation.proxy, rows_at_least=0
-    )
-    return messages.read_release(
-        answer,
-        question=this.question,
-        num_rows=len(this.simulation.proxy.rows),
-        event=plan.event,
-    )
+    return Answer(site=site, status=messages.OK, release=data)
 
 
 def _stored_compression(this: "Run", stored: dict[str, Any]) -> Compression:

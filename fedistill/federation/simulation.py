@@ -169,13 +169,22 @@ def _simulation(
 def _policy(config: RunConfig, simulation: Simulation, site: str) -> Policy:
     return Policy(
         site=site,
-        population=f"{simulation.table.name}, {config.site_column or config.partition}, {site}",
+        population=_population(config, simulation, site),
         rows_at_least=ROWS_AT_LEAST,
         total_epsilon=config.budget,
         epsilon_per_release=config.epsilon,
         delta=config.delta,
         mechanisms=(config.mechanism,),
         proxy_sha256=(simulation.proxy.sha256,),
+    )
+
+
+def _population(config: RunConfig, simulation: Simulation, site: str) -> str:
+    """Whom a simulated site's rows are about: all that decides which rows are its own."""
+    return (
+        f"{simulation.table.name}, label {config.label_column or 'of the set'}, "
+        f"proxy {config.proxy_fraction:g}, test {config.test_fraction:g}, "
+        f"{config.site_column or config.partition}: {site} of {len(simulation.sites)}"
     )
 
 

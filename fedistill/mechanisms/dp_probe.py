@@ -57,6 +57,7 @@ COUNT_SHARE = 0.01
 CURVATURE_BOUND = 0.5
 _RESIDUAL_STEP = 2.0**-14
 _WEIGHT_STEP = 2.0**-20
+_LARGEST_WEIGHT = 2.0**11
 _GRADIENT_STEP = FEATURE_STEP * _RESIDUAL_STEP
 _BLOCK_ROWS = 2**18
 _CLIP_INTEGER = int(CLIP / _GRADIENT_STEP)
@@ -81,6 +82,7 @@ class DPProbe:
     name = "dp-probe"
     adjacency = Adjacency.ADD_REMOVE
     unit = Unit.RECORD
+    parameters: tuple[str, ...] = ("noised-count",)
 
     def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> ProbePlan:
         """Noise scales and their cost, from the question alone."""
@@ -107,7 +109,7 @@ class DPProbe:
         basis = proxy_basis(proxy)
         features, labels = _valid(basis.map.transform(rows.rows), rows.labels, plan)
         noised = int(add_noise(np.array([len(labels)]), plan.count_scale)[0])
-        count = max(noised, plan.rows_at_least)
+        count = max(noised, plan.rows_at_least, 1)
         preconditioner = _preconditioner(basis, count, plan.gradient_std)
         weights = np.zeros((features.shape[1], plan.question.num_classes))
         for _ in range(plan.question.probe_steps):
@@ -172,7 +174,9 @@ def clipped_residuals(features: Integers, labels: Integers, weights: Floats) -> 
         (num_rows, num_classes) int64, 2**14 stands for 1. Row i depends on record i and on
         `weights` alone; columns are combined one by one, never across rows.
     """
-    logits = exact_matmul(features, to_grid(weights, _WEIGHT_STEP))
+    # The bound is public and keeps the products exact, so no private row can make this raise.
+    bounded = np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
+    logits = exact_matmul(features, to_grid(bounded, _WEIGHT_STEP))
     residuals = -_softmax_by_column(from_grid(logits, FEATURE_STEP * _WEIGHT_STEP))
     residuals[np.arange(len(labels)), labels] += 1.0
     squared_features = squared_norms(features)

@@ -46,6 +46,8 @@ class Mechanism(Protocol):
     name: str
     adjacency: Adjacency
     unit: Unit
+    parameters: tuple[str, ...]
+    """Names of what a release states besides its codes; values of at least 1."""
 
     def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> Plan:
         """The release's cost, from public values alone; charged before `release` is called."""

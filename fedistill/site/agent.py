@@ -65,6 +65,10 @@ class LocalAgent:
         """
         mechanism = mechanism_named(question.mechanism)
         self.policy.check(question, unit=mechanism.unit, adjacency=mechanism.adjacency)
+        if question.num_classes != self.rows.num_classes:
+            raise PolicyRefusal(
+                f"num_classes={question.num_classes} must be {self.rows.num_classes}, as registered"
+            )
         plan = mechanism.plan(question, self.proxy, rows_at_least=self.policy.rows_at_least)
         with self._ledger() as ledger:
             stored = ledger.cached(question.sha256)
@@ -75,6 +79,7 @@ class LocalAgent:
                     question=question,
                     num_rows=len(self.proxy.rows),
                     event=plan.event,
+                    parameters=mechanism.parameters,
                 )
             charge = ledger.charge(
                 question.sha256,

@@ -33,6 +33,7 @@ class Policy(BaseModel):
     epsilon_per_release: float = Field(gt=0, description="bound on one release")
     delta: float = Field(gt=0, le=1e-3, description="delta of both")
     mechanisms: tuple[str, ...] = Field(description="mechanisms that may answer")
+    probe_steps_at_most: int = Field(default=200, ge=1, description="bound on the work of one answer")
     proxy_sha256: tuple[str, ...] = Field(description="approved proxy sets")
 
     @classmethod
@@ -67,11 +68,19 @@ class Policy(BaseModel):
         if question.proxy_sha256 not in self.proxy_sha256:
             approved = ", ".join(sha256[:12] for sha256 in self.proxy_sha256)
             self._refuse("proxy-sha256", question.proxy_sha256[:12], f"one of {approved}")
-        if question.epsilon > self.epsilon_per_release:
+        if not 0 < question.epsilon <= self.epsilon_per_release:
             self._refuse(
-                "epsilon-per-release", question.epsilon, f"at most {self.epsilon_per_release}"
+                "epsilon-per-release",
+                question.epsilon,
+                f"above 0 and at most {self.epsilon_per_release}",
             )
-        if question.delta > self.delta:
+        if not 1 <= question.probe_steps <= self.probe_steps_at_most:
+            self._refuse(
+                "probe-steps-at-most",
+                question.probe_steps,
+                f"at least 1 and at most {self.probe_steps_at_most}",
+            )
+        if not 0 < question.delta <= self.delta:
             self._refuse("delta", question.delta, f"at most {self.delta}")
         if self.delta * self.rows_at_least >= 1:
             self._refuse("delta", self.delta, f"below 1 / rows-at-least = {1 / self.rows_at_least}")

@@ -80,6 +80,15 @@ def test_a_records_integers_do_not_depend_on_the_other_rows(seed: int, classes: 
     )
 
 
+@pytest.mark.parametrize("size", [0.0, 1e6, 1e300, np.inf])
+def test_wild_weights_do_not_raise(size: float) -> None:
+    """PRIVACY rule 3: whether a site answers must not depend on its rows."""
+    features, labels, weights = features_and_weights(5, 40, 3)
+    residuals = clipped_residuals(features, labels, np.sign(weights) * size)
+    total = exact_matmul(features.T, residuals)
+    assert np.isfinite(total).all()
+
+
 def test_small_gradients_are_not_clipped() -> None:
     features, labels, weights = features_and_weights(3, 300, 3)
     residuals = clipped_residuals(features, labels, weights) * 2.0**-14

@@ -87,6 +87,12 @@ def test_a_smaller_question_may_still_fit(agent, question) -> None:
         ({"proxy_sha256": "ab" * 32}, "proxy-sha256"),
         ({"epsilon": 4.5}, "epsilon-per-release"),
         ({"delta": 1e-4}, "delta"),
+        ({"epsilon": float("nan")}, "epsilon-per-release"),
+        ({"epsilon": 0.0}, "epsilon-per-release"),
+        ({"delta": 0.0}, "delta"),
+        ({"probe_steps": 0}, "probe-steps-at-most"),
+        ({"probe_steps": 10**9}, "probe-steps-at-most"),
+        ({"num_classes": 10**6}, "num_classes"),
         ({"mechanism": "none"}, "mechanism"),
     ],
 )
