@@ -8,6 +8,7 @@ two runs the noise differs too. A finished row is kept in `--results` and not ru
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import statistics
@@ -17,9 +18,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
-from rich.table import Table
+
+import fedistill
 
 PARTITIONS = ("iid", "quantile:LIMIT_BAL")
 TARGETS = {0.5: 0.758, 1.0: 0.763, 2.0: 0.766}
@@ -113,54 +114,60 @@ def main() -> None:
         for epsilon in arguments.epsilons
         for seed in range(arguments.seeds)
     ]
-    results = read(arguments.results)
+    code = code_sha256()
+    results = read(arguments.results, code)
     missing = [row for row in rows if row not in results]
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    console = Console()
     with (
         ProcessPoolExecutor(arguments.jobs) as pool,
         arguments.results.open("a") as kept,
-        Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as bar,
+        Progress(*Progress.get_default_columns(), TimeElapsedColumn()) as bar,
     ):
         for result in bar.track(pool.map(measure, missing), total=len(missing)):
             results[result.row] = result
-            kept.write(json.dumps(asdict(result)) + "\n")
+            kept.write(json.dumps(asdict(result) | {"code": code}) + "\n")
             kept.flush()
-    console.print(table([results[row] for row in rows]))
+    print(f"\nAUC on the public test split, mean of {arguments.seeds} seeds ± standard error\n")
+    print(table([results[row] for row in rows]))
 
 
-def read(path: Path) -> dict[Row, Result]:
-    """Rows of an earlier call."""
+def read(path: Path, code: str) -> dict[Row, Result]:
+    """Rows of an earlier call with the same code."""
     lines = path.read_text().splitlines() if path.exists() else []
-    values = [json.loads(line) for line in lines]
+    values = [value for value in map(json.loads, lines) if value.pop("code") == code]
     return {Row(**v["row"]): Result(**{**v, "row": Row(**v["row"])}) for v in values}
 
 
-def table(results: list[Result]) -> Table:
-    """Means over seeds, and the paired difference to the non-private reference."""
-    drawn = Table(title="AUC on the public test split, mean over seeds and its standard error")
-    for column in ("partition", "epsilon", "shipped file", "asked", "float student", "ensemble"):
-        drawn.add_column(column)
-    for column in ("central, not private", "shipped - central", "shipped - ensemble", "bytes up"):
-        drawn.add_column(column)
+def code_sha256() -> str:
+    """Hash of the package's source: a change of it makes every row anew."""
+    files = sorted(Path(fedistill.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def table(results: list[Result]) -> str:
+    """Markdown: means over seeds, and paired differences to the reference and the target."""
     groups: dict[tuple[str, float], list[Result]] = {}
     for result in results:
         groups.setdefault((result.row.partition, result.row.epsilon), []).append(result)
+    lines = [
+        "| partition | epsilon | asked | shipped file | central, not private "
+        "| shipped - central | shipped - target | bytes up a site |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for (partition, epsilon), group in groups.items():
         asked = TARGETS.get(epsilon) if partition == "iid" else None
-        drawn.add_row(
+        cells = (
             partition,
             f"{epsilon:g}",
-            spread([result.student for result in group]),
             f"{asked:.3f}" if asked else "",
-            spread([result.student_fp32 for result in group]),
-            spread([result.ensemble for result in group]),
+            spread([result.student for result in group]),
             f"{group[0].central:.4f}",
             spread([result.student - result.central for result in group]),
             spread([result.student - result.ensemble for result in group]),
             f"{max(result.bytes_up for result in group):,}",
         )
-    return drawn
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def spread(values: list[float]) -> str:

@@ -207,7 +207,7 @@ def _reason(stages: Sequence[Stage], shipped: int, misses: dict[int, list[str]])
         head = (
             f"Shipped the {chosen.stage} file, {share:.1f} times smaller than the float student, "
             f"as the smallest that passes the gate (agreement {chosen.agreement:.4f}, "
-            f"AUC change {chosen.metric - stages[0].metric:+.4f})"
+            f"AUC change {chosen.metric - stages[0].metric:+z.4f})"
         )
     elif rejected:
         head = "Shipped the float student because no compressed file passes the gate"

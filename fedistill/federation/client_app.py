@@ -67,8 +67,9 @@ def _answer(message: Message, context: Context, ask: Ask) -> Message:
     site = "unknown"
     try:
         asked, question = messages.read_question(message.content)
+        if asked in prepare_data(config).site_names:
+            site = asked  # a name from the wire becomes a path only now, when it is known
         agent = open_site(config, asked, folder, run)
-        site = asked  # a name from the wire becomes a path only now, when it is known
         content = messages.release_to_record(site, ask(agent, question))
     except Exception as error:
         # Everything private code raises stops here (PRIVACY rule 3).

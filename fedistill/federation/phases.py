@@ -51,13 +51,9 @@ def hello(this: "Run") -> Roster:
 
 def labels(this: "Run", roster: Roster) -> Releases:
     """Every site's noised labels on the proxy set; sites that fail are left out."""
-    done = this.folder.checkpoint("labels.json")
-    if done.is_file():
-        stored = json.loads(done.read_text())
-        this.wire.up.update(stored["up"])
-        this.wire.down.update(stored["down"])
-        read = _label_reader(this)
-        return {site: read(_stored_answer(this, site)) for site in stored["sites"]}
+    read = _label_reader(this)
+    if (stored := _load(this, "labels", read)) is not None:
+        return stored
     answers = ask_sites(
         this.grid,
         roster,
@@ -68,12 +64,9 @@ def labels(this: "Run", roster: Roster) -> Releases:
         down=this.wire.down,
         on_progress=partial(this.progress.step, "labels"),
     )
-    releases, failures = _read_all(answers, _label_reader(this))
+    releases, failures = _read_all(answers, read)
     _leave_out(this, "labels", failures, len(this.simulation.site_names))
-    for site, release in releases.items():
-        this.folder.checkpoint(f"{site}.labels").write_bytes(encode_release(release))
-    state = {"sites": list(releases), "up": this.wire.up, "down": this.wire.down}
-    write_atomically(done, json.dumps(state))
+    _save(this, "labels", releases)
     return releases
 
 
@@ -122,17 +115,6 @@ def compression(this: "Run", trained: TabularStudent, ensemble: Ensemble) -> Com
 
 def evaluate(this: "Run", roster: Roster, releases: Releases) -> Releases:
     """Each teacher's labels on the public test rows; simulation only, costs nothing."""
-    answered = Roster({site: node for site, node in roster.nodes.items() if site in releases})
-    answers = ask_sites(
-        this.grid,
-        answered,
-        messages.EVALUATE,
-        this.question,
-        timeout=this.config.phase_timeout,
-        up=this.wire.evaluation,
-        down={},
-        on_progress=partial(this.progress.step, "evaluate"),
-    )
     test = this.simulation.test_rows
     read = partial(
         messages.read_release,
@@ -141,9 +123,22 @@ def evaluate(this: "Run", roster: Roster, releases: Releases) -> Releases:
         event=NoOpDpEvent(),
         parameters=(),
     )
+    if (stored := _load(this, "evaluate", read)) is not None:
+        return stored
+    answers = ask_sites(
+        this.grid,
+        Roster({site: node for site, node in roster.nodes.items() if site in releases}),
+        messages.EVALUATE,
+        this.question,
+        timeout=this.config.phase_timeout,
+        up=this.wire.evaluation,
+        down={},
+        on_progress=partial(this.progress.step, "evaluate"),
+    )
     labelled, failures = _read_all(answers, read)
     for site, reason in failures.items():
         this.warn(f"{site} {reason} in phase evaluate: its teacher has no score")
+    _save(this, "evaluate", labelled)
     return labelled
 
 
@@ -214,9 +209,27 @@ def _leave_out(this: "Run", phase: str, failures: dict[str, str], num_sites: int
     require_sites(num_sites - len(failures), num_sites, this.config.min_sites, reasons)
 
 
-def _stored_answer(this: "Run", site: str) -> Answer:
-    data = this.folder.checkpoint(f"{site}.labels").read_bytes()
-    return Answer(site=site, status=messages.OK, release=data)
+def _save(this: "Run", phase: str, releases: Releases) -> None:
+    """Checkpoint of a phase that asked the sites; the index is written last."""
+    for site, release in releases.items():
+        this.folder.checkpoint(f"{site}.{phase}").write_bytes(encode_release(release))
+    index = {"sites": list(releases), "wire": asdict(this.wire)}
+    write_atomically(this.folder.checkpoint(f"{phase}.json"), json.dumps(index))
+
+
+def _load(this: "Run", phase: str, read: Reader) -> Releases | None:
+    """The releases of a finished phase, None where it is not finished."""
+    path = this.folder.checkpoint(f"{phase}.json")
+    if not path.is_file():
+        return None
+    index = json.loads(path.read_text())
+    for direction, sizes in index["wire"].items():
+        getattr(this.wire, direction).update(sizes)
+    releases = {}
+    for site in index["sites"]:
+        data = this.folder.checkpoint(f"{site}.{phase}").read_bytes()
+        releases[site] = read(Answer(site=site, status=messages.OK, release=data))
+    return releases
 
 
 def _stored_compression(this: "Run", stored: dict[str, Any]) -> Compression:

@@ -28,8 +28,7 @@ from fedistill.federation.run_folder import (
 from fedistill.labels import LabelQuestion
 from fedistill.mechanisms import mechanism_named
 from fedistill.privacy.accountant import within_budget
-from fedistill.privacy.ledger import Ledger
-from fedistill.site import LocalAgent, Policy
+from fedistill.site import LocalAgent, Policy, open_ledger
 
 ROWS_AT_LEAST = 20
 """What every simulated site declares in public about its number of rows."""
@@ -69,7 +68,8 @@ class Simulation:
             f"{len(self.table.classes)} classes\n"
             f"public: {len(self.proxy.rows):,} proxy rows without labels "
             f"(sha256 {self.proxy.sha256[:12]}), {len(self.test.rows):,} test rows\n"
-            f"private: {sizes} rows"
+            f"private: {sizes} rows\n"
+            "policies: written for the sites from the run config; a real site writes its own"
         )
 
 
@@ -199,13 +199,7 @@ def _check_budgets(config: RunConfig, simulation: Simulation) -> None:
             continue
         policy = _policy(config, simulation, site)
         try:
-            with Ledger.open(
-                path,
-                population=policy.population,
-                adjacency=policy.adjacency,
-                unit=policy.unit,
-                create=False,
-            ) as ledger:
+            with open_ledger(policy, path, create=False) as ledger:
                 answered = ledger.cached(question.sha256) is not None
                 past = [charge.event for charge in ledger.entries()]
                 spent = ledger.spent(policy.delta)

@@ -70,7 +70,7 @@ class LocalAgent:
                 f"num_classes={question.num_classes} must be {self.rows.num_classes}, as registered"
             )
         plan = mechanism.plan(question, self.proxy, rows_at_least=self.policy.rows_at_least)
-        with self._ledger() as ledger:
+        with open_ledger(self.policy, self.ledger_path, create=True) as ledger:
             stored = ledger.cached(question.sha256)
             if stored is not None:
                 self._write_receipt(ledger, question, stored.release, epsilon=0.0, cached=True)
@@ -102,7 +102,7 @@ class LocalAgent:
         """
         from dp_accounting import NoOpDpEvent
 
-        with self._ledger() as ledger:
+        with open_ledger(self.policy, self.ledger_path, create=True) as ledger:
             stored = ledger.cached(question.sha256)
         if stored is None:
             raise PolicyRefusal(f"{self.policy.site} has not answered this question: ask labels")
@@ -117,15 +117,6 @@ class LocalAgent:
             parameters={},
             proxy_sha256=rows.sha256,
             event=NoOpDpEvent(),
-        )
-
-    def _ledger(self) -> Ledger:
-        return Ledger.open(
-            self.ledger_path,
-            population=self.policy.population,
-            adjacency=self.policy.adjacency,
-            unit=self.policy.unit,
-            create=True,
         )
 
     def _write_receipt(
@@ -157,6 +148,21 @@ class LocalAgent:
                 cached=cached,
             ),
         )
+
+
+def open_ledger(policy: Policy, path: Path, *, create: bool) -> Ledger:
+    """The ledger of the population that `policy` declares.
+
+    Raises:
+        LedgerError: See `Ledger.open`.
+    """
+    return Ledger.open(
+        path,
+        population=policy.population,
+        adjacency=policy.adjacency,
+        unit=policy.unit,
+        create=create,
+    )
 
 
 def _in_words(question: LabelQuestion, num_proxy: int) -> str:

@@ -33,7 +33,9 @@ class Policy(BaseModel):
     epsilon_per_release: float = Field(gt=0, description="bound on one release")
     delta: float = Field(gt=0, le=1e-3, description="delta of both")
     mechanisms: tuple[str, ...] = Field(description="mechanisms that may answer")
-    probe_steps_at_most: int = Field(default=200, ge=1, description="bound on the work of one answer")
+    probe_steps_at_most: int = Field(
+        default=200, ge=1, description="bound on the work of one answer"
+    )
     proxy_sha256: tuple[str, ...] = Field(description="approved proxy sets")
 
     @classmethod

@@ -75,6 +75,16 @@ def test_another_question_is_refused_before_anything_starts(spent: Spent) -> Non
     assert not output.exists()
 
 
+def test_a_finished_run_is_never_overwritten(spent: Spent) -> None:
+    before = contents(spent.run)
+    result = spent.flower.simulate(f'{spent.config} output-dir="{spent.run}"')
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"fedistill: output-dir='{spent.run}' already holds a finished run: choose another folder\n"
+    )
+    assert contents(spent.run) == before
+
+
 def test_flwr_run_does_not_get_around_the_refusal(spent: Spent) -> None:
     before = contents(spent.ledgers)
     output = spent.flower.folder / "flwr"

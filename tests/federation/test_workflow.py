@@ -14,8 +14,8 @@ from fedistill.evaluate.summary import read_summary
 from fedistill.federation import messages, phases
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import open_site, prepare_data, question_of
-from fedistill.privacy.ledger import Ledger
 from fedistill.privacy.receipts import read_receipts
+from fedistill.site import open_ledger
 from tests.federation.conftest import Spy, run
 from tests.small import make_config
 
@@ -24,13 +24,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 
 def charges(config: RunConfig, site: str) -> int:
     agent = open_site(config, site, run_folder(config, "1"), "1")
-    with Ledger.open(
-        agent.ledger_path,
-        population=agent.policy.population,
-        adjacency=agent.policy.adjacency,
-        unit=agent.policy.unit,
-        create=False,
-    ) as ledger:
+    with open_ledger(agent.policy, agent.ledger_path, create=False) as ledger:
         return len(ledger.entries())
 
 

@@ -15,9 +15,8 @@ from fedistill.data import ProxySet
 from fedistill.errors import BudgetExceeded, LedgerError, PolicyRefusal
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import open_site, prepare, question_of
-from fedistill.privacy.ledger import Ledger
 from fedistill.privacy.receipts import read_receipts
-from fedistill.site import LocalAgent, Policy
+from fedistill.site import LocalAgent, Policy, open_ledger
 from tests.small import make_config
 
 
@@ -37,13 +36,7 @@ def question(config):
 
 
 def charges(agent: LocalAgent) -> int:
-    with Ledger.open(
-        agent.ledger_path,
-        population=agent.policy.population,
-        adjacency=agent.policy.adjacency,
-        unit=agent.policy.unit,
-        create=True,
-    ) as ledger:
+    with open_ledger(agent.policy, agent.ledger_path, create=True) as ledger:
         return len(ledger.entries())
 
 

@@ -1,0 +1,136 @@
+"""kill -9 in every phase: no release without its charge, and the same command goes on after it."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import Popen
+
+import psutil
+import pytest
+
+from fedistill.cli.guardian import SIMULATION
+from fedistill.privacy.chain import read_anchor
+from fedistill.privacy.receipts import read_receipts
+from tests.e2e.conftest import APP, RESULTS, SITES, Flower
+from tests.e2e.ledgers import Account, account
+
+pytestmark = pytest.mark.e2e
+
+# Many steps, so that a site is at work for a while between its charge and its release. The budget
+# holds a second charge: what a killed site paid for nothing stays paid.
+CONFIG = "probe-steps=200 budget-epsilon=2.0 phase-timeout=60.0"
+
+
+
+def simulation_process(flower: Flower) -> set[psutil.Process]:
+    """The process of ServerApp and simulation engine."""
+    return {p for p in flower.family() if any(w.endswith(SIMULATION) for w in words(p)[:2])}
+
+
+def client_worker(flower: Flower) -> set[psutil.Process]:
+    """The Ray workers that run ClientApps."""
+    return {p for p in flower.family() if any(w.startswith("ray::ClientApp") for w in words(p))}
+
+
+def everything(flower: Flower) -> set[psutil.Process]:
+    """All processes of the run, the command itself included: the power goes."""
+    return flower.family()
+
+
+def words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("phase", "victim"),
+    [
+        ("labels", simulation_process),
+        pytest.param("labels", client_worker, marks=pytest.mark.slow),
+        pytest.param("labels", everything, marks=pytest.mark.slow),
+        pytest.param("student", simulation_process, marks=pytest.mark.slow),
+        pytest.param("compression", simulation_process, marks=pytest.mark.slow),
+        pytest.param("evaluate", simulation_process, marks=pytest.mark.slow),
+    ],
+)
+def test_a_kill_wastes_budget_at_worst_and_the_run_goes_on(
+    flower: Flower, quick: str, phase: str, victim: Callable[[Flower], set[psutil.Process]]
+) -> None:
+    run, ledgers = flower.folder / "run", flower.folder / "ledgers"
+    compress = 'prune-ratio=0.3' if phase == "compression" else ""
+    config = f'{quick} {CONFIG} {compress} output-dir="{run}" ledger-dir="{ledgers}"'
+
+    with started(flower, config) as process:
+        wait_until(lambda: reached(flower, phase, ledgers), process)
+        killed = victim(flower)
+        assert killed
+        for each in killed:
+            each.kill()
+        process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert not (run / "summary.json").exists()
+    paid = {site: paid_for_all_that_left(site, run, ledgers) for site in SITES}
+    assert any(account.charges for account in paid.values())
+    assert all(verified(flower, ledgers / f"{site}.ledger.db") for site in SITES)
+    answered = {path.name: path.read_bytes() for path in run.glob("checkpoints/*.labels")}
+    assert bool(answered) == (phase != "labels")
+
+    again = flower.simulate(config)
+    assert again.returncode == 0, again.stderr
+    assert {path.name for path in run.iterdir()} >= RESULTS
+    for site, before in paid.items():
+        after = paid_for_all_that_left(site, run, ledgers)
+        assert after.charges == (before.charges if before.releases else before.charges + 1)
+        assert after.releases[: len(before.releases)] == before.releases
+    for name, release in answered.items():
+        assert (run / "checkpoints" / name).read_bytes() == release
+
+
+@contextmanager
+def started(flower: Flower, config: str) -> Iterator[Popen[str]]:
+    process = flower.start("fedistill", "simulate", APP, "-c", config)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(reached: Callable[[], bool], process: Popen[str], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def reached(flower: Flower, phase: str, ledgers: Path) -> bool:
+    """Whether a run is in `phase`; in `labels`, whether a site has just been charged."""
+    if phase == "labels":
+        anchors = (read_anchor(ledgers / f"{site}.ledger.db") for site in SITES)
+        return any(anchor is not None and anchor.count > 0 for anchor in anchors)
+    return any(line["phase"] == phase for line in flower.progress())
+
+
+def paid_for_all_that_left(site: str, run: Path, ledgers: Path) -> Account:
+    """The site's ledger, once everything that left it was found among its paid releases."""
+    paid = account(ledgers / f"{site}.ledger.db")
+    receipts = read_receipts(run / "receipts.jsonl") if (run / "receipts.jsonl").exists() else ()
+    left = {receipt.sha256 for receipt in receipts if receipt.site == site}
+    stored = run / "checkpoints" / f"{site}.labels"
+    if stored.exists():
+        left.add(hashlib.sha256(stored.read_bytes()).hexdigest())
+    assert left <= set(paid.releases)
+    assert len(paid.releases) <= paid.charges
+    assert sum(1 for r in receipts if r.site == site and not r.cached) <= paid.charges
+    return paid
+
+
+def verified(flower: Flower, ledger: Path) -> bool:
+    if not ledger.exists():
+        return True
+    return flower.command("fedistill", "ledger", "verify", ledger).returncode == 0
