@@ -114,7 +114,7 @@ def test_denoising_brings_the_answer_closer_to_the_truth(basis, exact_law) -> No
     ensemble = build_ensemble([release], [law(basis, gain=gain, noise=4.0)], basis)
     exact = basis.values @ (truth[:, 1:] - truth[:, :1])
     denoised_error = np.square(ensemble.target.log_odds - exact).mean()
-    assert denoised_error < 0.8 * np.square(release.log_odds - exact).mean()
+    assert denoised_error < 0.9 * np.square(release.log_odds - exact).mean()
 
 
 def test_more_sites_leave_less_noise(basis) -> None:
