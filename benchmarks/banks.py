@@ -54,7 +54,6 @@ def measure(row: Row) -> Result:
     import torch
 
     torch.set_num_threads(1)
-    logging.getLogger("flwr").setLevel(logging.WARNING)
     from fedistill.config import RunConfig
     from fedistill.federation.client_app import app
     from fedistill.federation.local_grid import LocalGrid
@@ -63,6 +62,7 @@ def measure(row: Row) -> Result:
     from fedistill.federation.simulation import prepare
     from fedistill.federation.workflow import run_workflow
 
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig.from_flat(
             {
@@ -134,7 +134,7 @@ def main() -> None:
 def read(path: Path, code: str) -> dict[Row, Result]:
     """Rows of an earlier call with the same code."""
     lines = path.read_text().splitlines() if path.exists() else []
-    values = [value for value in map(json.loads, lines) if value.pop("code") == code]
+    values = [value for value in map(json.loads, lines) if value.pop("code", "") == code]
     return {Row(**v["row"]): Result(**{**v, "row": Row(**v["row"])}) for v in values}
 
 

@@ -46,6 +46,7 @@ COMMANDS = {
     "fedistill config": RUN,
     "fedistill simulate --help": RUN,
     "python -m benchmarks.banks": HELP,
+    "python -m benchmarks.main_job": HELP,
     SIMULATE: PREPARE,
     f"{SIMULATE} -c 'epsilon=0.5 partition=\"iid\"'": PREPARE,
     f"{SIMULATE} -c 'epsilon=2.0 seed=1'": PREPARE,

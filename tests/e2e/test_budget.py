@@ -85,6 +85,7 @@ def test_a_finished_run_is_never_overwritten(spent: Spent) -> None:
     assert contents(spent.run) == before
 
 
+@pytest.mark.slow
 def test_flwr_run_does_not_get_around_the_refusal(spent: Spent) -> None:
     before = contents(spent.ledgers)
     output = spent.flower.folder / "flwr"

@@ -51,7 +51,9 @@ def job() -> Iterator[Job]:
         listed = flower.folder / "runs.json"
         commands = COMMANDS.format(listed=listed)
         ran = subprocess.run(
-            [*loopback[:-1], f"{loopback[-1]} && {commands}"] if offline else ["sh", "-c", commands],
+            [*loopback[:-1], f"{loopback[-1]} && {commands}"]
+            if offline
+            else ["sh", "-c", commands],
             env=flower.environment,
             cwd=REPOSITORY,
             capture_output=True,

@@ -35,6 +35,7 @@ def test_a_run_goes_on_without_a_site_whose_ledger_is_damaged(flower: Flower, qu
     keeps_its_words(run, "bank_b", result)
 
 
+@pytest.mark.slow
 def test_too_few_sites_end_the_run_with_the_reason(flower: Flower, quick: str) -> None:
     run = flower.folder / "run"
     (run / "sites" / "bank_b").mkdir(parents=True)
@@ -57,7 +58,11 @@ def keeps_its_words(run: Path, site: str, result: CompletedProcess[str]) -> None
     seen = [
         result.stdout,
         result.stderr,
-        *(path.read_text() for path in run.glob("*.*") if path.suffix in (".log", ".html", ".json")),
+        *(
+            path.read_text()
+            for path in run.glob("*.*")
+            if path.suffix in (".log", ".html", ".json")
+        ),
     ]
     assert len(seen) >= 3
     for text in seen:
