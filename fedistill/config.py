@@ -142,7 +142,10 @@ class RunConfig(BaseModel):
         0.0, ge=0, le=1000, description="each site's budget over all runs; 0: `epsilon`"
     )
     delta: float = Field(
-        1e-5, gt=0, le=1e-3, description="the delta at which epsilon is stated; below 1 / rows"
+        1e-5,
+        gt=0,
+        le=1e-3,
+        description="the delta at which epsilon is stated; choose it well below 1 / rows",
     )
     ledger_dir: AbsolutePath = Field(
         "", description="folder of the sites' ledgers; empty: the run folder, so fresh ones"

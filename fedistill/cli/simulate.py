@@ -78,8 +78,12 @@ def _save_log(log: Path, end: Finished | Failed | None) -> Path:
     """Copy Flower's log to where it outlives the run's folder."""
     if end is not None and end.run_dir is not None and end.run_dir.is_dir():
         copy = end.run_dir / LOG
-    else:
-        copy = Path(tempfile.mkdtemp(prefix="fedistill-log-")) / LOG
+        try:
+            shutil.copyfile(log, copy)
+            return copy
+        except OSError:  # a full disk, say: the reason of the run's end is more than its log
+            copy.unlink(missing_ok=True)
+    copy = Path(tempfile.mkdtemp(prefix="fedistill-log-")) / LOG
     shutil.copyfile(log, copy)
     return copy
 
