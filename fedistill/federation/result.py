@@ -34,7 +34,13 @@ def summarize(
     simulation, config = this.simulation, this.config
     num_classes = len(simulation.table.classes)
     latest = {receipt.site: receipt for receipt in receipts}
-    charged = {site: sum(each.epsilon for each in receipts if each.site == site) for site in latest}
+    charged = {
+        # A ledger of this run alone also knows of a charge that a kill wasted.
+        site: sum(each.epsilon for each in receipts if each.site == site)
+        if config.ledger_dir
+        else receipt.total_epsilon
+        for site, receipt in latest.items()
+    }
     paid = {site: _paid(receipt, charged[site]) for site, receipt in latest.items()}
     return Summary(
         run_id=this.name,
@@ -82,8 +88,7 @@ def summarize(
 def _paid(receipt: Receipt, charged: float) -> SitePrivacy:
     """With trust in nobody, the server and everyone else are promised the same.
 
-    `charged` is the sum over the run's receipts: a site that died after its charge and answered
-    again from its cache still paid once.
+    `charged` is what this run cost; the receipt has the totals.
     """
     return SitePrivacy(
         epsilon=charged,

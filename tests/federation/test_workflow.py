@@ -254,6 +254,28 @@ def test_a_killed_server_resumes_after_its_last_finished_phase(
         assert 3.99 < privacy.epsilon <= 4.0
 
 
+def test_a_charge_that_a_kill_wasted_is_part_of_what_the_run_cost(tmp_path, monkeypatch) -> None:
+    from fedistill.mechanisms.dp_probe import DPProbe
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    config = make_config(tmp_path, prune_ratio=0.0, quantize="none", budget_epsilon=9.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(DPProbe, "release", die)
+        with pytest.raises(Killed):
+            run(config)
+    sites = run(config).privacy.sites
+    wasted = [site for site in sites if charges(config, site) == 2]
+    assert len(wasted) == 1
+    for site, privacy in sites.items():
+        assert privacy.epsilon == privacy.total_epsilon
+        assert (privacy.epsilon > 4.5) == (site in wasted)
+
+
 def test_a_finished_run_is_never_overwritten(config) -> None:
     run(config)
     with pytest.raises(ConfigError, match="already holds a finished run"):
