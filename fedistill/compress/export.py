@@ -84,10 +84,10 @@ def export_student(
     path.write_bytes(model.SerializeToString())
 
 
-def save_weights(student: TabularStudent, path: Path) -> None:
-    """Write the student's weights and its encoding as safetensors."""
+def weights_to_bytes(student: TabularStudent) -> bytes:
+    """The student's weights and its encoding as safetensors."""
     tensors = {name: tensor.contiguous() for name, tensor in student.state_dict().items()}
-    path.write_bytes(save_tensors(tensors))
+    return bytes(save_tensors(tensors))
 
 
 def describe(

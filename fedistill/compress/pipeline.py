@@ -13,7 +13,7 @@ from fedistill.compress.export import (
     WEIGHTS_FILE,
     describe,
     export_student,
-    save_weights,
+    weights_to_bytes,
     write_manifest,
 )
 from fedistill.compress.gate import Candidate, Stage, judge
@@ -105,7 +105,7 @@ def compress(
         shutil.copyfile(shipped.path, files[0])
         shutil.copyfile(candidates[0].path, files[1])
         origin = students["pruned" if "pruned" in shipped.stage else "float"]
-        save_weights(origin, files[2])
+        files[2].write_bytes(weights_to_bytes(origin))
         write_manifest(
             work / MANIFEST_FILE,
             {

@@ -11,7 +11,7 @@ from dp_accounting import NoOpDpEvent
 from safetensors.torch import load_file
 
 from fedistill.codec import encode_release
-from fedistill.compress import Compression, Stage, compress, predict_file, save_weights
+from fedistill.compress import Compression, Stage, compress, predict_file, weights_to_bytes
 from fedistill.distill.encoding import TabularEncoding
 from fedistill.distill.students import TabularStudent, make_student
 from fedistill.distill.target import Ensemble
@@ -87,7 +87,7 @@ def student(this: "Run", ensemble: Ensemble) -> TabularStudent:
         seed=this.config.seed,
         progress=partial(this.progress.step, "student"),
     )
-    save_weights(trained, done)
+    write_atomically(done, weights_to_bytes(trained))
     return trained
 
 
@@ -212,7 +212,7 @@ def _leave_out(this: "Run", phase: str, failures: dict[str, str], num_sites: int
 def _save(this: "Run", phase: str, releases: Releases) -> None:
     """Checkpoint of a phase that asked the sites; the index is written last."""
     for site, release in releases.items():
-        this.folder.checkpoint(f"{site}.{phase}").write_bytes(encode_release(release))
+        write_atomically(this.folder.checkpoint(f"{site}.{phase}"), encode_release(release))
     index = {"sites": list(releases), "wire": asdict(this.wire)}
     write_atomically(this.folder.checkpoint(f"{phase}.json"), json.dumps(index))
 

@@ -28,13 +28,6 @@ LABEL_SCALE = LABEL_BOUND / 32767
 """The step of the grid of labels, in nats: 0.00024. Public and fixed."""
 
 
-def grid_step(at_most: float) -> float:
-    """The largest power of two that is at most `at_most`; division by it is exact."""
-    if not 0 < at_most < math.inf:
-        raise ValueError(f"at_most={at_most} must be a positive number")
-    return math.ldexp(1.0, math.frexp(at_most)[1] - 1)
-
-
 def to_grid(values: Floats, step: float) -> Integers:
     """`values / step` rounded toward zero, any shape, int64.
 
@@ -45,7 +38,7 @@ def to_grid(values: Floats, step: float) -> Integers:
         ValueError: `step` is not a positive power of two.
     """
     if not 0 < step < math.inf or math.frexp(step)[0] != 0.5:
-        raise ValueError(f"step={step} must be a power of two: see grid_step")
+        raise ValueError(f"step={step} must be a power of two")
     with np.errstate(over="ignore"):
         scaled = np.asarray(values, dtype=np.float64) / step
     bound = float(EXACT - 1)
@@ -95,7 +88,7 @@ def squared_norms(rows: Integers) -> Integers:
     """Exact squared L2 norm of every row: (n, m) int64 -> (n,) int64.
 
     Raises:
-        ValueError: a squared norm may reach 2**63. Bound the entries first (`bounded_rows`).
+        ValueError: a squared norm may reach 2**63. Bound the entries first.
     """
     if rows.dtype != np.int64:
         raise ValueError(f"rows must be int64, not {rows.dtype}")
@@ -106,23 +99,6 @@ def squared_norms(rows: Integers) -> Integers:
     return norms
 
 
-def bounded_rows(rows: Integers, max_norm: int) -> Integers:
-    """`rows` with every row zeroed whose exact L2 norm exceeds `max_norm`, (n, m) int64.
-
-    The last word on sensitivity, after clipping in floats and rounding toward zero: a row that is
-    still too long contributes nothing, whatever made it so.
-
-    Raises:
-        ValueError: max_norm is negative, or max_norm**2 times the number of columns reaches 2**63.
-    """
-    if not (max_norm >= 0 and max_norm**2 * max(rows.shape[1], 1) < 2**63):
-        raise ValueError(f"max_norm={max_norm} must be at least 0 and its square fit int64")
-    small = np.all((rows <= max_norm) & (rows >= -max_norm), axis=1)
-    candidates = np.where(small[:, None], rows, 0)
-    kept = np.less_equal(squared_norms(candidates), max_norm**2)
-    return np.where(kept[:, None], candidates, 0)
-
-
 def encode_log_odds(log_odds: Floats) -> tuple[Codes, float]:
     """Log-odds in nats on the public grid of labels: codes of the same shape, int16, and its step.
 
@@ -131,11 +107,6 @@ def encode_log_odds(log_odds: Floats) -> tuple[Codes, float]:
     values = np.nan_to_num(log_odds, nan=0.0, posinf=LABEL_BOUND, neginf=-LABEL_BOUND)
     codes = np.rint(np.clip(values, -LABEL_BOUND, LABEL_BOUND) / LABEL_SCALE)
     return codes.astype(np.int16), LABEL_SCALE
-
-
-def decode_log_odds(codes: Codes, scale: float = LABEL_SCALE) -> Floats:
-    """Log-odds in nats of `codes`, float64, the same shape."""
-    return codes.astype(np.float64) * scale
 
 
 def _whole(values: npt.NDArray[np.int64 | np.float64], name: str) -> Floats:

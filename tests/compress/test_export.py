@@ -9,7 +9,7 @@ from fedistill.compress.export import (
     describe,
     export_student,
     load_student,
-    save_weights,
+    weights_to_bytes,
     write_manifest,
 )
 from fedistill.distill.students import predict_probabilities
@@ -26,7 +26,7 @@ def exported(case, tmp_path_factory):
 @pytest.fixture
 def saved(case, tmp_path):
     weights = tmp_path / "student.safetensors"
-    save_weights(case.student, weights)
+    weights.write_bytes(weights_to_bytes(case.student))
     description = describe(case.student, columns=case.columns, classes=case.classes)
     write_manifest(tmp_path / "manifest.json", description, [weights])
     return tmp_path

@@ -8,24 +8,16 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedistill.codec import encode_release
-from fedistill.config import RunConfig
-from fedistill.errors import ConfigError, TooFewSites
+from fedistill.errors import TooFewSites
 from fedistill.evaluate.summary import read_summary
-from fedistill.federation import messages, phases
+from fedistill.federation import messages
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import open_site, prepare_data, question_of
+from fedistill.federation.simulation import prepare_data, question_of
 from fedistill.privacy.receipts import read_receipts
-from fedistill.site import open_ledger
 from tests.federation.conftest import Spy, run
 from tests.small import make_config
 
 pytestmark = pytest.mark.usefixtures("quick")
-
-
-def charges(config: RunConfig, site: str) -> int:
-    agent = open_site(config, site, run_folder(config, "1"), "1")
-    with open_ledger(agent.policy, agent.ledger_path, create=False) as ledger:
-        return len(ledger.entries())
 
 
 def test_a_run_leaves_everything_it_promises(config) -> None:
@@ -223,81 +215,6 @@ def test_a_malicious_server_gets_no_answer_and_costs_nothing(config, field) -> N
     assert set(reply.content["release"]) == {"site", "status"}
     assert not list(run_folder(config, "1").path.rglob("*.ledger.db"))
     assert not (run_folder(config, "1").path / ".." / ".." / "etc").exists()
-
-
-@pytest.mark.parametrize("phase", ["labels", "student", "compression", "evaluate", "score_all"])
-def test_a_killed_server_resumes_after_its_last_finished_phase(
-    config, monkeypatch, phase: str
-) -> None:
-    """Promise 6; replays stored releases, since fresh noise never repeats (PRIVACY rule 21)."""
-
-    class Killed(BaseException):
-        pass
-
-    def die(*_):
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(phases, phase, die)
-        with pytest.raises(Killed):
-            run(config)
-    before = {
-        path.name: path.read_bytes()
-        for path in run_folder(config, "1").path.glob("checkpoints/*.labels")
-    }
-    summary = run(config, name="2")
-    for name, release in before.items():
-        assert run_folder(config, "1").checkpoint(name).read_bytes() == release
-    assert any("did not finish" in warning for warning in summary.warnings)
-    for site, privacy in summary.privacy.sites.items():
-        assert charges(config, site) == 1
-        assert 3.99 < privacy.epsilon <= 4.0
-
-
-def test_a_charge_that_a_kill_wasted_is_part_of_what_the_run_cost(tmp_path, monkeypatch) -> None:
-    from fedistill.mechanisms.dp_probe import DPProbe
-
-    class Killed(BaseException):
-        pass
-
-    def die(*_):
-        raise Killed
-
-    config = make_config(tmp_path, prune_ratio=0.0, quantize="none", budget_epsilon=9.0)
-    with monkeypatch.context() as patched:
-        patched.setattr(DPProbe, "release", die)
-        with pytest.raises(Killed):
-            run(config)
-    sites = run(config).privacy.sites
-    wasted = [site for site in sites if charges(config, site) == 2]
-    assert len(wasted) == 1
-    for site, privacy in sites.items():
-        assert privacy.epsilon == privacy.total_epsilon
-        assert (privacy.epsilon > 4.5) == (site in wasted)
-
-
-def test_a_finished_run_is_never_overwritten(config) -> None:
-    run(config)
-    with pytest.raises(ConfigError, match="already holds a finished run"):
-        run(config)
-
-
-def test_another_config_does_not_take_up_an_unfinished_run(config, tmp_path, monkeypatch) -> None:
-    run_folder(config, "1").claim(config)
-    other = make_config(tmp_path, prune_ratio=0.0, quantize="none", epsilon=2.0)
-    with pytest.raises(ConfigError, match="another config"):
-        run(other)
-
-
-def test_a_full_disk_on_the_server_ends_the_run_with_a_sentence(config, monkeypatch) -> None:
-    from fedistill.errors import RunFailed
-
-    def full(*_):
-        raise OSError(28, "No space left on device", "student.safetensors")
-
-    monkeypatch.setattr(phases, "save_weights", full)
-    with pytest.raises(RunFailed, match="No space left on device"):
-        run(config)
 
 
 def test_two_runs_differ_because_noise_is_fresh(config, tmp_path) -> None:
