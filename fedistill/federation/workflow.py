@@ -59,7 +59,9 @@ class Run:
         except FedistillError:
             raise
         except OSError as error:
-            raise RunFailed(f"{name}: {error.strerror}: {error.filename}: make room") from error
+            raise RunFailed(
+                f"{name}: {error.strerror}: {error.filename or self.folder.path}: make room"
+            ) from error
         self.timings[name] = round(time.monotonic() - start, 3)
 
 
