@@ -69,9 +69,30 @@ def _dataset(value: str) -> str:
 
 
 def _partition(value: str) -> str:
-    if value != "iid" and not re.fullmatch(r"quantile:\S.*", value):
-        raise _refuse("must be 'iid' or 'quantile:COLUMN'", "choose one of these")
+    if value.startswith("dirichlet:") and not _is_alpha(value.removeprefix("dirichlet:")):
+        raise _refuse(
+            "must be 'dirichlet:ALPHA' with a number ALPHA above 0 and at most 1000",
+            "write for instance 'dirichlet:0.3'",
+        )
+    if value != "iid" and not re.fullmatch(r"(quantile|dirichlet):\S.*", value):
+        raise _refuse(
+            "must be 'iid', 'quantile:COLUMN' or 'dirichlet:ALPHA'", "choose one of these"
+        )
     return value
+
+
+def _is_alpha(text: str) -> bool:
+    try:
+        return 0 < float(text) <= 1000
+    except ValueError:
+        return False
+
+
+def _columns(value: str) -> str:
+    names = _split(value)
+    if "" in names:
+        raise _refuse("must be column names with commas between them", "remove a comma")
+    return ",".join(names)
 
 
 def _site_names(value: str) -> str:
@@ -115,8 +136,11 @@ class RunConfig(BaseModel):
     site_column: str = Field(
         "", description="the column that says whose row it is; empty: use `partition`"
     )
-    unit_column: Annotated[str, _one_of("")] = Field(
+    unit_column: str = Field(
         "", description="the column that groups the rows of one person; empty: a row is a person"
+    )
+    ignore_columns: Annotated[str, AfterValidator(_columns)] = Field(
+        "", description="comma-separated columns that are no features"
     )
     num_sites: int = Field(3, ge=1, le=1000, description="number of sites without `site-column`")
     min_sites: int = Field(
@@ -126,7 +150,8 @@ class RunConfig(BaseModel):
         "", description="comma-separated names of the first sites; the others are site_<i>"
     )
     partition: Annotated[str, AfterValidator(_partition)] = Field(
-        "iid", description="how rows go to sites: `iid` or `quantile:COLUMN`"
+        "iid",
+        description="how rows go to sites: `iid`, `quantile:COLUMN` or `dirichlet:ALPHA`",
     )
     proxy_fraction: float = Field(
         0.2, gt=0, lt=0.9, description="share of rows that become the public, unlabelled proxy set"
@@ -160,8 +185,9 @@ class RunConfig(BaseModel):
     trust: Annotated[str, _one_of("none")] = Field(
         "none", description="`none`: each site's own noise protects it from everybody"
     )
-    ensemble_weights: Annotated[str, _one_of("uniform")] = Field(
-        "uniform", description="how the sites' answers are averaged"
+    ensemble_weights: Annotated[str, _one_of("agreement", "uniform")] = Field(
+        "agreement",
+        description="how sites count: by noise and public `agreement`, or `uniform`",
     )
     student: Annotated[str, _one_of("mlp")] = Field("mlp", description="the student's architecture")
     prune_ratio: float = Field(
@@ -223,6 +249,11 @@ class RunConfig(BaseModel):
         """Names of the sites when there is no `site-column`, whose values name them otherwise."""
         named = _split(self.site_names)[: self.num_sites]
         return named + tuple(f"site_{i}" for i in range(len(named), self.num_sites))
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of the columns that are no features."""
+        return _split(self.ignore_columns)
 
     @property
     def budget(self) -> float:

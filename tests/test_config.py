@@ -82,12 +82,20 @@ def test_every_key_has_a_meaning():
         ),
         ({"trust": "secagg"}, "trust='secagg' must be 'none': this version offers no other value"),
         (
-            {"unit-column": "who"},
-            "unit-column='who' must be '': this version offers no other value",
+            {"ignore-columns": "id,,note"},
+            "ignore-columns='id,,note' must be column names with commas between them: remove a",
         ),
         (
             {"partition": "quantile:"},
-            "partition='quantile:' must be 'iid' or 'quantile:COLUMN': choose one of these",
+            "partition='quantile:' must be 'iid', 'quantile:COLUMN' or 'dirichlet:ALPHA': choose",
+        ),
+        *(
+            (
+                {"partition": f"dirichlet:{alpha}"},
+                f"partition='dirichlet:{alpha}' must be 'dirichlet:ALPHA' with a number ALPHA "
+                "above 0 and at most 1000: write for instance 'dirichlet:0.3'",
+            )
+            for alpha in ("", "0", "-1", "1000.5", "nan", "few")
         ),
         ({"dataset": ""}, "dataset='' must name a data set: give the name of a shipped set or a"),
         ({"dataset": 3}, "dataset=3 must be a string in quotes: change its value"),
@@ -134,6 +142,18 @@ def test_home_is_expanded(monkeypatch):
 )
 def test_sites_take_the_given_names_first(values, sites):
     assert RunConfig.from_flat(values).sites == sites
+
+
+def test_columns_are_named_with_commas_between_them():
+    config = RunConfig.from_flat({"ignore-columns": "id, free text ,note", "unit-column": "who"})
+    assert config.ignored == ("id", "free text", "note")
+    assert config.unit_column == "who"
+    assert RunConfig().ignored == ()
+
+
+@pytest.mark.parametrize("partition", ["iid", "quantile:age", "dirichlet:0.3", "dirichlet:1000"])
+def test_every_form_of_partition_is_allowed(partition):
+    assert RunConfig.from_flat({"partition": partition}).partition == partition
 
 
 def test_a_site_column_decides_how_many_sites_there_are():

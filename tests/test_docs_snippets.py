@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fedistill.compress.export import export_student
+from fedistill.data import ProxySet, numbers
 from fedistill.distill.encoding import TabularEncoding
 from fedistill.distill.students import make_student
 
@@ -26,9 +27,10 @@ def test_the_snippet_for_the_student_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    student = make_student("mlp", TabularEncoding.fit(rows), num_classes=2)
-    names = {"columns": ["a", "b", "c"], "classes": ["no", "yes"]}
-    export_student(student, tmp_path / "student.onnx", **names)
+    proxy = ProxySet(schema=numbers("abc"), rows=rows)
+    student = make_student("mlp", TabularEncoding.fit(proxy), num_classes=2)
+    path = tmp_path / "student.onnx"
+    export_student(student, path, schema=proxy.schema, classes=["no", "yes"])
     monkeypatch.chdir(tmp_path)
     (snippet,) = python_blocks("results-folder.md")
     exec(compile(snippet, "results-folder.md", "exec"), {})  # noqa: S102

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fedistill
-from fedistill.cli import ledger
+from fedistill.cli import data, ledger
 from fedistill.config import describe_keys
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(data.app, name="data")
 app.add_typer(ledger.app, name="ledger")
 
 
@@ -59,6 +60,10 @@ def simulate(
     plain: Annotated[
         bool, typer.Option("--plain", help="Print lines instead of progress bars.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check config and data, show what was read, run nothing."),
+    ] = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep Flower's temporary files, for debugging.")
     ] = False,
@@ -73,7 +78,10 @@ def simulate(
     """
     from fedistill.cli import simulate as simulation  # imports Flower: half a second
 
-    simulation.simulate(app_dir, config or [], Console(), plain=plain, keep=keep)
+    if dry_run:
+        simulation.show_data(app_dir, config or [], Console())
+    else:
+        simulation.simulate(app_dir, config or [], Console(), plain=plain, keep=keep)
 
 
 @app.command("config")

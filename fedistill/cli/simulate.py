@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from fedistill.cli import isolation
 from fedistill.cli.application import load_application
@@ -18,9 +20,11 @@ from fedistill.cli.progress import (
     Step,
     open_display,
 )
+from fedistill.data.description import describe_columns
 from fedistill.errors import BadInput, RunFailed
 from fedistill.evaluate.summary import read_summary
 from fedistill.evaluate.table import print_summary
+from fedistill.federation.data_summary import describe
 from fedistill.federation.simulation import prepare
 
 REFRESH = 0.2  # seconds
@@ -37,7 +41,7 @@ def simulate(
         RunFailed: The run failed or was interrupted. No process of it is left in any case.
     """
     application = load_application(directory, overrides)
-    _say(console, prepare(application.config).describe())
+    _say(console, describe(prepare(application.config)))
     try:
         with isolation.start(application, keep=keep) as simulation:
             with open_display(console, plain=plain) as display:
@@ -52,6 +56,23 @@ def simulate(
     run_dir = _run_dir(outcome, end, log)
     summary = read_summary(run_dir / "summary.json")
     print_summary(summary, report=run_dir / "report.html", console=console)
+
+
+def show_data(directory: Path, overrides: Sequence[str], console: Console) -> None:
+    """Check the app and its data and print what a run would use; nothing is started or written.
+
+    Raises:
+        BadInput: Something that the user gave cannot be used.
+    """
+    simulation = prepare(load_application(directory, overrides).config)
+    _say(console, describe(simulation))
+    table = Table(box=None, pad_edge=False, title="Columns, as the public proxy rows declare them")
+    for heading in ("column", "kind", "missing", "values"):
+        table.add_column(heading, justify="right" if heading == "missing" else "left")
+    for column in describe_columns(simulation.proxy):
+        cells = (column.name, column.kind, column.missing, column.values)
+        table.add_row(*map(escape, cells))
+    console.print(table)
 
 
 def _follow(

@@ -21,6 +21,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 import fedistill
+from fedistill.data.schema import Kind, Schema
 from fedistill.distill.encoding import ROW_QUANTILES, VALUE_QUANTILES, TabularEncoding
 from fedistill.distill.students import TabularStudent
 from fedistill.errors import DataError
@@ -32,6 +33,17 @@ LARGEST_BATCH = 65536
 
 WEIGHTS_FILE = "student.safetensors"
 MANIFEST_FILE = "manifest.json"
+FORMAT = 2
+
+CODING = {
+    Kind.NUMBER: "the number itself; NaN where it is missing",
+    Kind.BOOLEAN: "1 for true and 0 for false; NaN where it is missing",
+    Kind.DATE: "days since 1970-01-01; NaN where it is missing",
+    Kind.CATEGORY: "position of the text in the column's categories, counted from 0; NaN where "
+    "it is missing or not among them",
+    Kind.EMPTY: "NaN, whatever the value: no public row has one",
+}
+"""How a value of each kind becomes a float32."""
 
 
 class _Probabilities(nn.Module):
@@ -47,12 +59,13 @@ class _Probabilities(nn.Module):
 
 
 def export_student(
-    student: TabularStudent, path: Path, *, columns: Sequence[str], classes: Sequence[str]
+    student: TabularStudent, path: Path, *, schema: Schema, classes: Sequence[str]
 ) -> None:
     """Write the student as a self-contained ONNX file.
 
-    One input `rows`, float32 (batch, num_columns), NaN for missing; one output `probabilities`,
-    float32 (batch, num_classes). The file's metadata names columns and classes as JSON lists.
+    One input `rows`, float32 (batch, num_columns), coded as `CODING` says; one output
+    `probabilities`, float32 (batch, num_classes). The file's metadata holds columns, classes and
+    coding as JSON, as in the manifest.
     """
     # Two rows: an example batch of one would be taken for a constant.
     example = torch.zeros(2, student.encoding.num_columns)
@@ -75,8 +88,9 @@ def export_student(
     onnx.helper.set_model_props(
         model,
         {
-            "columns": json.dumps(list(columns)),
+            "columns": json.dumps(_columns(schema)),
             "classes": json.dumps(list(classes)),
+            "coding": json.dumps(CODING),
             "fedistill": fedistill.__version__,
         },
     )
@@ -90,20 +104,19 @@ def weights_to_bytes(student: TabularStudent) -> bytes:
     return bytes(save_tensors(tensors))
 
 
-def describe(
-    student: TabularStudent, *, columns: Sequence[str], classes: Sequence[str]
-) -> dict[str, Any]:
+def describe(student: TabularStudent, *, schema: Schema, classes: Sequence[str]) -> dict[str, Any]:
     """What the manifest says about the student and the software that made it."""
     return {
-        "format": 1,
-        "columns": list(columns),
+        "format": FORMAT,
+        "columns": _columns(schema),
+        "coding": dict(CODING),
         "classes": list(classes),
         "input": {"name": INPUT, "dtype": "float32", "missing": "NaN"},
         "output": {"name": OUTPUT, "dtype": "float32"},
         "student": "mlp",
         "hidden": list(student.hidden),
         "encoding": {
-            "kind": "piecewise-linear + z-score + missing flags",
+            "kind": "0/1 columns of categories, piecewise-linear + z-score + missing flags",
             "row_quantiles": ROW_QUANTILES,
             "value_quantiles": VALUE_QUANTILES,
             "width": student.encoding.width,
@@ -129,16 +142,21 @@ def load_student(directory: Path) -> TabularStudent:
     """Rebuild the float student from `student.safetensors` and `manifest.json`.
 
     Raises:
-        DataError: A file is missing, is not what its name says, or is not the one that the
-            manifest pins.
+        DataError: A file is missing, is not what its name says, is of another format, or is not
+            the one that the manifest pins.
     """
     try:
         manifest = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
         content = (directory / WEIGHTS_FILE).read_bytes()
-        pinned = manifest["files"][WEIGHTS_FILE]["sha256"]
+        written, pinned = manifest["format"], manifest["files"][WEIGHTS_FILE]["sha256"]
         hidden, num_classes = tuple(manifest["hidden"]), len(manifest["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{directory}: no student can be read here: {error!r}") from error
+    if written != FORMAT:
+        raise DataError(
+            f"{directory / MANIFEST_FILE}: format={written} must be {FORMAT}: read it with the "
+            "version of fedistill that it names"
+        )
     found = hashlib.sha256(content).hexdigest()
     if found != pinned:
         raise DataError(
@@ -153,6 +171,15 @@ def load_student(directory: Path) -> TabularStudent:
     student = TabularStudent(encoding, hidden, num_classes)
     student.load_state_dict(state)
     return student.eval()
+
+
+def _columns(schema: Schema) -> list[dict[str, Any]]:
+    """Name and kind of each raw column, and the categories of those that have any."""
+    return [
+        {"name": column.name, "kind": column.kind.value}
+        | ({"categories": list(column.categories)} if column.kind is Kind.CATEGORY else {})
+        for column in schema
+    ]
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -19,7 +19,7 @@ from fedistill.compress.export import (
 from fedistill.compress.gate import Candidate, Stage, judge
 from fedistill.compress.prune import prune_student
 from fedistill.compress.quantize import needs_reduced_range, quantize_file
-from fedistill.distill.encoding import Rows
+from fedistill.data import ProxySet
 from fedistill.distill.students import TabularStudent
 from fedistill.distill.trainer import Progress
 from fedistill.labels import EnsembleTarget
@@ -47,10 +47,9 @@ class Compression:
 
 def compress(
     student: TabularStudent,
-    proxy_rows: Rows,
+    proxy: ProxySet,
     target: EnsembleTarget,
     *,
-    columns: Sequence[str],
     classes: Sequence[str],
     prune_ratio: float,
     int8: bool,
@@ -66,10 +65,8 @@ def compress(
 
     Args:
         student: The trained float student; left as it was.
-        proxy_rows: (num_proxy, num_columns) float32, NaN for missing; they fine-tune, calibrate
-            and judge.
+        proxy: Its schema goes into the files; its rows fine-tune, calibrate and judge.
         target: The ensemble's answers on the proxy rows.
-        columns: Names of the raw columns, in order.
         classes: Names of the classes, in order.
         prune_ratio: Share of the hidden channels to remove, in [0, 0.9]; 0 skips pruning.
         int8: Whether to try int8 files too.
@@ -80,7 +77,7 @@ def compress(
     students = {"float": student}
     if prune_ratio > 0:
         students["pruned"] = prune_student(
-            student, proxy_rows, prune_ratio=prune_ratio, seed=seed, progress=progress
+            student, proxy.rows, prune_ratio=prune_ratio, seed=seed, progress=progress
         )
     reduce_range = needs_reduced_range()
     directory.mkdir(parents=True, exist_ok=True)
@@ -89,16 +86,16 @@ def compress(
         candidates = []
         for stage, version in students.items():
             path = work / f"{stage}.onnx"
-            export_student(version, path, columns=columns, classes=classes)
+            export_student(version, path, schema=proxy.schema, classes=classes)
             candidates.append(_candidate(stage, "float32", path, version))
         if int8:
             for stage, version in students.items():
                 path = work / f"{stage}.int8.onnx"
-                quantize_file(work / f"{stage}.onnx", path, proxy_rows, reduce_range=reduce_range)
+                quantize_file(work / f"{stage}.onnx", path, proxy.rows, reduce_range=reduce_range)
                 name = "quantized" if stage == "float" else f"{stage}+quantized"
                 candidates.append(_candidate(name, "int8", path, version))
 
-        verdict = judge(candidates, proxy_rows, target.probabilities)
+        verdict = judge(candidates, proxy.rows, target.probabilities)
 
         shipped = candidates[verdict.shipped]
         files = [work / SHIPPED_FILE, work / FLOAT_FILE, work / WEIGHTS_FILE]
@@ -109,7 +106,7 @@ def compress(
         write_manifest(
             work / MANIFEST_FILE,
             {
-                **describe(origin, columns=columns, classes=classes),
+                **describe(origin, schema=proxy.schema, classes=classes),
                 "shipped": {
                     "stage": shipped.stage,
                     "precision": shipped.precision,

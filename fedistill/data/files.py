@@ -53,7 +53,8 @@ def read_file(path: Path, wanted: tuple[str, ...]) -> RawColumns:
 
     Args:
         path: Absolute path.
-        wanted: Columns that will be labels or sites; an npz file may keep them as own arrays.
+        wanted: Columns that will be labels, sites or units; an npz file may keep them as own
+            arrays.
 
     Raises:
         DataError: The file does not exist, cannot be read, is not what its suffix says, or its

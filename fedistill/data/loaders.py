@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from fedistill.data.arrow import read_parquet
-from fedistill.data.columns import class_indices, feature, site_names
+from fedistill.data.coding import check_types
+from fedistill.data.columns import Column
 from fedistill.data.files import (
     SUFFIXES,
     RawColumns,
@@ -14,50 +16,73 @@ from fedistill.data.files import (
     named_columns,
     read_file,
 )
+from fedistill.data.roles import (
+    check_units_stay,
+    class_indices,
+    labels_of_classes,
+    site_names,
+    unit_codes,
+)
 from fedistill.data.shipped import SHIPPED
-from fedistill.data.table import Rows, Table
+from fedistill.data.table import Labels, Table
 from fedistill.data.wording import listing, nearest
 from fedistill.errors import DataError
 
 
-def load_table(dataset: str, *, label_column: str = "", site_column: str = "") -> Table:
+def load_table(
+    dataset: str,
+    *,
+    label_column: str = "",
+    site_column: str = "",
+    unit_column: str = "",
+    ignore_columns: tuple[str, ...] = (),
+    classes: tuple[str, ...] = (),
+) -> Table:
     """Read a data set.
 
     Args:
         dataset: Name of a shipped set, or absolute path of a `.csv`, `.parquet` or `.npz` file.
         label_column: The column to predict; "" means the set's own, `y` in npz. CSV and Parquet
             files need it.
-        site_column: The column that says whose row it is; "" means that no column does. Neither
-            of the two is a feature.
+        site_column: The column that says whose row it is; "" means that no column does.
+        unit_column: The column that says whom a row is about; "" means that each row is about
+            somebody else.
+        ignore_columns: Columns that are no features, like the three above.
+        classes: The agreed classes; labels outside are no labels. () takes the classes of all
+            rows, sorted.
 
     Returns:
-        Feature columns in the file's order, float32, NaN where a value is missing; labels as
-        indices into the sorted classes.
+        Feature columns in the file's order, as they are stored.
 
     Raises:
         DataError: Names the field, its value and the bound.
     """
-    raw, class_names = _read(dataset, label_column, site_column)
-    label_column = label_column or raw.label_column
-    _check_roles(raw, label_column, site_column)
+    roles = {"label-column": label_column, "site-column": site_column, "unit-column": unit_column}
+    raw, class_names = _read(dataset, tuple(roles.values()))
+    roles["label-column"] = label_column = label_column or raw.label_column
+    _check_roles(raw, roles, ignore_columns)
     columns = {**raw.columns, **raw.extras}
-    labels, classes = class_indices(columns[label_column], label_column, class_names)
-    names = tuple(name for name in raw.columns if name not in (label_column, site_column))
+    labels, names, unlabelled = _labels(columns[label_column], label_column, class_names, classes)
+    site = site_names(columns[site_column], site_column) if site_column else None
+    units = unit_codes(columns[unit_column], unit_column) if unit_column else None
+    if site is not None and units is not None:
+        check_units_stay(units, site, unit_column)
     return Table(
-        columns=names,
-        rows=_features(raw, names, len(labels)),
+        columns=_features(raw, {*roles.values(), *ignore_columns}),
         labels=labels,
-        classes=classes,
-        site=site_names(columns[site_column], site_column) if site_column else None,
+        classes=names,
         name=raw.name,
+        site=site,
+        units=units,
+        unlabelled=unlabelled,
     )
 
 
-def _read(dataset: str, label_column: str, site_column: str) -> tuple[RawColumns, tuple[str, ...]]:
+def _read(dataset: str, wanted: tuple[str, ...]) -> tuple[RawColumns, tuple[str, ...]]:
     """The columns of `dataset`, and the names of its classes where a shipped set states them."""
     if not _is_path(dataset):
         raw = _read_shipped(dataset)
-        own = label_column in ("", raw.label_column)
+        own = wanted[0] in ("", raw.label_column)
         return raw, SHIPPED[dataset].class_names if own else ()
     path = Path(os.path.expanduser(dataset))
     if not path.is_absolute():
@@ -65,7 +90,7 @@ def _read(dataset: str, label_column: str, site_column: str) -> tuple[RawColumns
             f"dataset={dataset!r} must be an absolute path, since the processes of a run have "
             f"other working directories: write {str(Path.cwd() / path)!r}"
         )
-    return read_file(path, (label_column, site_column)), ()
+    return read_file(path, wanted), ()
 
 
 def _is_path(dataset: str) -> bool:
@@ -94,31 +119,43 @@ def _read_shipped(dataset: str) -> RawColumns:
     )
 
 
-def _check_roles(raw: RawColumns, label_column: str, site_column: str) -> None:
+def _check_roles(raw: RawColumns, roles: dict[str, str], ignored: tuple[str, ...]) -> None:
     known = [*raw.columns, *raw.extras]
-    if not label_column:
+    if not roles["label-column"]:
         raise DataError(
             f"label-column='' must name the column to predict in {raw.source}: choose one of "
             f"{listing(known)}"
         )
-    if label_column not in known:
-        raise missing_column("label-column", label_column, raw)
-    if site_column and site_column not in known:
-        raise missing_column("site-column", site_column, raw)
-    if site_column == label_column:
-        raise DataError(
-            f"site-column={site_column!r} must differ from label-column: choose another column"
-        )
+    fields: dict[str, str] = {}
+    for field, name in roles.items():
+        if name and name not in known:
+            raise missing_column(field, name, raw)
+        if name and name in fields:
+            raise DataError(
+                f"{field}={name!r} must differ from {fields[name]}: choose another column"
+            )
+        fields[name] = field
+    for name in ignored:
+        if name not in known:
+            raise missing_column("ignore-columns", name, raw)
 
 
-def _features(raw: RawColumns, names: tuple[str, ...], num_rows: int) -> Rows:
-    """The feature columns side by side, (num_rows, num_columns), C order."""
-    if not names:
+def _labels(
+    column: Column, name: str, class_names: tuple[str, ...], classes: tuple[str, ...]
+) -> tuple[Labels, tuple[str, ...], npt.NDArray[np.str_] | None]:
+    """Indices, the classes they stand for, and why rows have none."""
+    if not classes or classes == class_names:
+        return *class_indices(column, name, class_names), None
+    labels, unlabelled = labels_of_classes(column, name, classes)
+    return labels, classes, unlabelled
+
+
+def _features(raw: RawColumns, without: set[str]) -> dict[str, Column]:
+    features = {name: column for name, column in raw.columns.items() if name not in without}
+    if not features:
         raise DataError(
             f"{raw.source} has 0 feature columns and must have at least 1: add a column to learn "
             "from"
         )
-    rows = np.empty((num_rows, len(names)), dtype=np.float32)
-    for j, name in enumerate(names):
-        rows[:, j] = feature(raw.columns[name], name)
-    return rows
+    check_types(features)
+    return features

@@ -19,8 +19,8 @@ def read_npz(
 
     `X` (num_rows, num_columns), `y` (num_rows,), `features` (num_columns,) names if any.
 
-    Further arrays of shape (num_rows,) may be the label or site column; `<name>_names` then holds
-    the names that the codes in `<name>` stand for.
+    Further arrays of shape (num_rows,) may be the label, site or unit column; `<name>_names` then
+    holds the names that the codes in `<name>` stand for.
 
     Raises:
         DataError: An array is missing, is pickled, or has another shape or type.
@@ -43,7 +43,7 @@ def read_npz(
                     "differ: rename one"
                 )
             extras[name] = _extra(arrays, name, len(rows), source)
-    return [(name, _column(rows[:, j])) for j, name in enumerate(names)], extras
+    return [(name, Column.of(rows[:, j])) for j, name in enumerate(names)], extras
 
 
 def _array(arrays: Any, name: str, source: str, *, ndim: int, kinds: str) -> npt.NDArray[Any]:
@@ -86,15 +86,11 @@ def _extra(arrays: Any, name: str, num_rows: int, source: str) -> Column:
             f"{num_rows} rows of X: save both from the same table"
         )
     if f"{name}_names" not in arrays:
-        return _column(codes)
+        return Column.of(codes)
     names = _array(arrays, f"{name}_names", source, ndim=1, kinds="U")
     if codes.dtype.kind not in "iu" or (codes < 0).any() or (codes >= len(names)).any():
         raise DataError(
             f"{source}: array {name!r} must hold integers in 0..{len(names) - 1}, the positions "
             f"in {name + '_names'!r}: save it so"
         )
-    return _column(names[codes])
-
-
-def _column(values: npt.NDArray[Any]) -> Column:
-    return Column(values=values, kind=str(values.dtype))
+    return Column.of(names[codes])

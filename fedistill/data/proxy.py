@@ -1,13 +1,14 @@
 """The public proxy set: rows without labels, pinned by the hash of their canonical bytes.
 
-Canonical bytes, version 1:
+Canonical bytes, version 2:
 
-    fedistill-proxy-1\\n
-    {"columns":[...],"shape":[num_rows,num_columns]}\\n   ASCII JSON, no spaces, this key order
-    num_rows * num_columns * 4 bytes                    little-endian float32, row by row
+    fedistill-proxy-2\\n
+    {"schema":[[name,kind,[category,...]],...],"shape":[num_rows,num_columns]}\\n
+    num_rows * num_columns * 4 bytes
 
-with 0x7fc00000 for every NaN and 0.0 for -0.0. A saved proxy set is these bytes, so that
-`sha256sum` on the file prints the hash that sites approve.
+The second line is ASCII JSON without spaces and in this order; the values are little-endian
+float32, row by row, with 0x7fc00000 for every NaN and 0.0 for -0.0. A saved proxy set is these
+bytes, so that `sha256sum` on the file prints the hash that sites approve.
 """
 
 import hashlib
@@ -18,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fedistill.data.schema import ColumnSchema, Kind, Schema
 from fedistill.data.table import Rows
 from fedistill.data.wording import listing, repeated
 from fedistill.errors import DataError
 
-_TAG = b"fedistill-proxy-1\n"
+_TAG = b"fedistill-proxy-2\n"
 _NAN_BITS = 0x7FC00000
 _LITTLE_ENDIAN = np.dtype("<f4")
 
@@ -35,22 +37,23 @@ class ProxySet:
     made from.
 
     Attributes:
-        columns: Names of the columns, all different.
+        schema: Names of the columns, all different, and what their values mean.
         rows: (num_proxy, num_columns) float32, C order, read-only, finite or NaN (missing).
 
     Raises:
         DataError: The shape does not fit the columns, a name is empty or repeated, there is no
-            row, or a value is infinite.
+            row, a value is infinite, or a category's code is not one.
     """
 
-    columns: tuple[str, ...]
+    schema: Schema
     rows: Rows
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", tuple(self.columns))
+        object.__setattr__(self, "schema", tuple(self.schema))
         with np.errstate(over="ignore"):
             rows = np.array(self.rows, dtype=np.float32, order="C")
         _check(self.columns, rows)
+        _check_codes(self.schema, rows)
         object.__setattr__(self, "rows", _canonical(rows))
 
     def __eq__(self, other: object) -> bool:
@@ -59,6 +62,11 @@ class ProxySet:
     def __hash__(self) -> int:
         return hash(self.sha256)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(column.name for column in self.schema)
+
     @cached_property
     def sha256(self) -> str:
         """Hex digest of the canonical bytes."""
@@ -66,7 +74,8 @@ class ProxySet:
 
     def canonical_bytes(self) -> bytes:
         """The bytes that identify this set; the module's docstring states their format."""
-        header = {"columns": self.columns, "shape": self.rows.shape}
+        schema = [(column.name, column.kind, column.categories) for column in self.schema]
+        header = {"schema": schema, "shape": self.rows.shape}
         line = json.dumps(header, separators=(",", ":")).encode("ascii")
         return _TAG + line + b"\n" + self.rows.astype(_LITTLE_ENDIAN, copy=False).tobytes()
 
@@ -118,6 +127,20 @@ def _check(columns: tuple[str, ...], rows: Rows) -> None:
         )
 
 
+def _check_codes(schema: Schema, rows: Rows) -> None:
+    for j, column in enumerate(schema):
+        if column.kind is not Kind.CATEGORY:
+            continue
+        codes = rows[:, j][~np.isnan(rows[:, j])]
+        outside = (codes < 0) | (codes >= len(column.categories)) | (codes != np.trunc(codes))
+        if outside.any():
+            raise DataError(
+                f"proxy column {column.name!r} holds {codes[outside][0]:g}, which must be a "
+                f"category's code, 0 to {len(column.categories) - 1}: code its texts as the schema "
+                "does"
+            )
+
+
 def _canonical(rows: Rows) -> Rows:
     """`rows` changed in place, then copied into bytes, of which no view can be made writable."""
     rows[rows == 0] = 0.0
@@ -133,6 +156,10 @@ def _parse(content: bytes) -> ProxySet | None:
     try:
         header = json.loads(line)
         rows = np.frombuffer(body, dtype=_LITTLE_ENDIAN).reshape(header["shape"])
-        return ProxySet(columns=tuple(header["columns"]), rows=rows)
+        schema = tuple(
+            ColumnSchema(name=name, kind=Kind(kind), categories=tuple(categories))
+            for name, kind, categories in header["schema"]
+        )
+        return ProxySet(schema=schema, rows=rows)
     except (ValueError, TypeError, KeyError, DataError):
         return None

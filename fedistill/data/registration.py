@@ -5,12 +5,16 @@ nothing about private rows may be learned from its errors. The messages of this 
 private rows and stay with their owner.
 """
 
+from collections import Counter
+
 import numpy as np
 
 from fedistill.data.proxy import ProxySet
 from fedistill.data.table import LabelledRows
-from fedistill.data.wording import listing, nearest, repeated
+from fedistill.data.wording import check_names, listing
 from fedistill.errors import DataError
+
+_SHOWN_REASONS = 5
 
 
 def register_rows(
@@ -21,10 +25,10 @@ def register_rows(
     rows_at_least: int,
     site: str = "",
 ) -> LabelledRows:
-    """Private rows in the column order of the proxy set, checked.
+    """Private rows that fit, in the column order of the proxy set, checked.
 
     Args:
-        rows: The owner's private rows.
+        rows: The owner's private rows; its misfits are left out.
         proxy: The public proxy set that the owner approves.
         num_classes: Classes of the task, public.
         rows_at_least: The site's public lower bound on its rows.
@@ -32,11 +36,12 @@ def register_rows(
 
     Raises:
         DataError: Columns differ from the proxy set's, a label is not in 0..num_classes-1, there
-            are fewer rows than `rows_at_least`, or a value is infinite.
+            are fewer fitting rows than `rows_at_least`, or a value is infinite.
     """
     whose = f"site {site!r}: " if site else ""
     _check_shape(rows, whose)
-    _check_columns(rows.columns, proxy.columns, whose)
+    check_names(rows.columns, proxy.columns, whose)
+    rows = _fitting(rows)
     if len(rows.rows) < rows_at_least:
         raise DataError(
             f"{whose}rows={len(rows.rows)} must be at least rows-at-least={rows_at_least}: bring "
@@ -64,7 +69,36 @@ def register_rows(
         rows=np.ascontiguousarray(values[:, index]),
         labels=rows.labels.astype(np.int64),
         num_classes=num_classes,
+        units=rows.units,
     )
+
+
+def misfits_in_words(rows: LabelledRows) -> str:
+    """How many rows do not fit and the most frequent reasons; "" if all fit.
+
+    It quotes private values: for the owner's own log.
+
+    Args:
+        rows: The owner's private rows, before `register_rows`.
+    """
+    if rows.misfit is None:
+        return ""
+    reasons = Counter(rows.misfit[rows.misfit != ""].tolist())
+    if not reasons:
+        return ""
+    said = [
+        f"{reason} ({count:,} row{'s' if count > 1 else ''})"
+        for reason, count in reasons.most_common(_SHOWN_REASONS)
+    ]
+    more = len(reasons) - len(said)
+    return (
+        f"{reasons.total():,} of {len(rows.rows):,} rows do not fit the proxy set's schema and "
+        f"count as nothing: {', '.join(said)}" + (f" and {more:,} more" if more else "")
+    )
+
+
+def _fitting(rows: LabelledRows) -> LabelledRows:
+    return rows if rows.misfit is None else rows.take(np.flatnonzero(rows.misfit == ""))
 
 
 def _check_shape(rows: LabelledRows, whose: str) -> None:
@@ -78,28 +112,3 @@ def _check_shape(rows: LabelledRows, whose: str) -> None:
         raise DataError(
             f"{whose}labels of type {rows.labels.dtype} must be integers: use class indices"
         )
-
-
-def _check_columns(columns: tuple[str, ...], expected: tuple[str, ...], whose: str) -> None:
-    given, wanted = set(columns), set(expected)
-    missing = [name for name in expected if name not in given]
-    unexpected = [name for name in columns if name not in wanted]
-    twice = repeated(columns)
-    complaints = []
-    if missing:
-        complaints.append(f"missing {_first_missing(missing, unexpected)}")
-    if unexpected:
-        complaints.append(f"unexpected {listing(unexpected)}")
-    if twice:
-        complaints.append(f"repeated {listing(twice)}")
-    if complaints:
-        raise DataError(
-            f"{whose}columns must be the proxy set's {len(expected)}, in any order: "
-            f"{'; '.join(complaints)}: rename, add or drop columns until they agree"
-        )
-
-
-def _first_missing(missing: list[str], unexpected: list[str]) -> str:
-    """The missing names, the first one with the unexpected name that it may go by."""
-    found = nearest(missing[0], unexpected)
-    return listing(missing) + (f" (is {missing[0]!r} called {found!r}?)" if found else "")

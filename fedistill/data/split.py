@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedistill.data.coding import code_rows, code_table, infer_schema
+from fedistill.data.columns import Index
 from fedistill.data.proxy import ProxySet
 from fedistill.data.table import LabelledRows, Table
+from fedistill.data.units import Units
 from fedistill.data.wording import listing
 from fedistill.errors import DataError
 
@@ -23,58 +26,84 @@ class Split:
     Attributes:
         proxy: Public rows whose labels were dropped.
         test: Public rows with labels; they only score, and no site holds one of them.
-        private: Rows of all sites together.
-        private_site: (num_private,) whose row it is, or None without a site column.
+        private: Rows of all sites together, misfits among them.
+        test_site: (num_test,) whose row it is, or None without a site column.
+        private_site: (num_private,) likewise.
     """
 
     proxy: ProxySet
     test: LabelledRows
     private: LabelledRows
+    test_site: tuple[str, ...] | None
     private_site: tuple[str, ...] | None
 
 
 def split_table(table: Table, *, proxy_fraction: float, test_fraction: float) -> Split:
     """Cut a table into proxy, test and private rows.
 
-    Rows are ordered by `numpy.random.default_rng(0).permutation`; the first
-    `int(proxy_fraction * num_rows)` are proxy rows, the next `int(test_fraction * num_rows)` test
-    rows, the rest is private.
+    Units, in the order of their first rows, are ordered anew by
+    `numpy.random.default_rng(0).permutation`; the first `int(proxy_fraction * num_units)` give the
+    proxy rows, the next `int(test_fraction * num_units)` the test rows, the rest is private.
+    Without a unit column each row is a unit.
+
+    The proxy rows alone decide the schema. A value of a test row that does not fit it is missing,
+    and a test row without a label is left out; a private row that does not fit is a misfit.
 
     Raises:
-        DataError: A part has fewer than 10 rows, or the test or private rows lack a class.
+        DataError: A part has fewer than 10 rows, the test or private rows lack a class, or the
+            proxy rows make no schema.
     """
-    num_rows = len(table.rows)
-    num_proxy, num_test = int(proxy_fraction * num_rows), int(test_fraction * num_rows)
-    num_private = num_rows - num_proxy - num_test
-    fractions = f"proxy-fraction={proxy_fraction} and test-fraction={test_fraction}"
-    for part, field, size in (
-        ("proxy", f"proxy-fraction={proxy_fraction}", num_proxy),
-        ("test", f"test-fraction={test_fraction}", num_test),
-        ("private", fractions, num_private),
-    ):
-        if size < _FEWEST_ROWS:
-            advice = "lower the fractions" if part == "private" else "raise the fraction"
-            raise DataError(
-                f"{field} of {num_rows} rows gives {max(size, 0)} {part} rows, which must be at "
-                f"least {_FEWEST_ROWS}: {advice} or bring more rows"
-            )
-    order = np.random.default_rng(0).permutation(num_rows)
-    proxy, test, private = np.split(order, [num_proxy, num_proxy + num_test])
-    everything = LabelledRows(
-        columns=table.columns,
-        rows=table.rows,
-        labels=table.labels,
-        num_classes=len(table.classes),
-    )
+    proxy, test, private = _cut(table, proxy_fraction, test_fraction)
+    schema = infer_schema(table.columns, proxy)
+    test = test[table.labels[test] >= 0]
     split = Split(
-        proxy=ProxySet(columns=table.columns, rows=table.rows[proxy]),
-        test=everything.take(test),
-        private=everything.take(private),
-        private_site=None if table.site is None else tuple(table.site[i] for i in private),
+        proxy=ProxySet(schema=schema, rows=code_rows(table.columns, schema, proxy)[0]),
+        test=LabelledRows(
+            columns=tuple(table.columns),
+            rows=code_rows(table.columns, schema, test)[0],
+            labels=table.labels[test],
+            num_classes=len(table.classes),
+            units=None if table.units is None else table.units[test],
+        ),
+        private=code_table(table, schema, private),
+        test_site=_sites(table, test),
+        private_site=_sites(table, private),
     )
+    fractions = _fractions(proxy_fraction, test_fraction)
     _check_classes(split.test, table, f"test-fraction={test_fraction}", "test", "raise it")
     _check_classes(split.private, table, fractions, "private", "lower them")
     return split
+
+
+def _cut(table: Table, proxy_fraction: float, test_fraction: float) -> tuple[Index, Index, Index]:
+    """The rows of the three parts; no unit is in two of them."""
+    num_rows = len(table.labels)
+    units = Units.of(table.units, num_rows)
+    num_proxy, num_test = int(proxy_fraction * len(units)), int(test_fraction * len(units))
+    order = np.random.default_rng(0).permutation(len(units))
+    first, second, third = (
+        units.rows(part) for part in np.split(order, [num_proxy, num_proxy + num_test])
+    )
+    for part, field, index in (
+        ("proxy", f"proxy-fraction={proxy_fraction}", first),
+        ("test", f"test-fraction={test_fraction}", second),
+        ("private", _fractions(proxy_fraction, test_fraction), third),
+    ):
+        if len(index) < _FEWEST_ROWS:
+            advice = "lower the fractions" if part == "private" else "raise the fraction"
+            raise DataError(
+                f"{field} of {num_rows} rows gives {len(index)} {part} rows, which must be at "
+                f"least {_FEWEST_ROWS}: {advice} or bring more rows"
+            )
+    return first, second, third
+
+
+def _sites(table: Table, index: Index) -> tuple[str, ...] | None:
+    return None if table.site is None else tuple(table.site[i] for i in index)
+
+
+def _fractions(proxy_fraction: float, test_fraction: float) -> str:
+    return f"proxy-fraction={proxy_fraction} and test-fraction={test_fraction}"
 
 
 def _check_classes(rows: LabelledRows, table: Table, field: str, part: str, advice: str) -> None:

@@ -10,6 +10,9 @@ infinities included.
 Edges join 16 row quantiles, which follow the mass, with 8 quantiles of the distinct values, which
 follow the support: on a heavy-tailed or mostly constant column the first alone collapse to a point.
 Edges are values that occur, so a column of few values gets one code for each step between them.
+
+A category column is taken apart into 0/1 columns before all this, inside the module, so that what
+goes in stays the coded table.
 """
 
 from typing import Self
@@ -19,7 +22,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fedistill.data import ProxySet
 from fedistill.errors import DataError
+from fedistill.features import Expansion
 
 Rows = npt.NDArray[np.float32]
 Reals = npt.NDArray[np.float64]
@@ -33,6 +38,9 @@ SMALLEST_WIDTH = 1e-30
 class TabularEncoding(nn.Module):
     """Raw float32 columns, NaN for missing, to bounded student inputs.
 
+    Where there are categories, `expand_column` and `expand_code` are those of the `Expansion`, and
+    all other buffers speak of expanded columns; where there are none, both are empty.
+
     Output columns are, in this order: PLE codes in [0, 1], z-scores over 4 in [-1, 1] for columns
     of more than two values, and 0/1 flags of missing values, one for each distinct pattern of
     missing proxy rows. A missing value codes as zeros where its column's flag tells it from a
@@ -42,6 +50,8 @@ class TabularEncoding(nn.Module):
     them is trained.
     """
 
+    expand_column: Tensor
+    expand_code: Tensor
     bin_column: Tensor
     bin_start: Tensor
     bin_scale: Tensor
@@ -58,21 +68,23 @@ class TabularEncoding(nn.Module):
             self.register_buffer(name, buffers[name])
 
     @classmethod
-    def fit(cls, proxy_rows: Rows) -> Self:
-        """Fit on public proxy rows alone, shape (num_proxy, num_columns).
+    def fit(cls, proxy: ProxySet) -> Self:
+        """Fit on the proxy set's schema and rows alone.
 
-        Columns that hold fewer than two distinct finite values carry nothing and are dropped.
+        Columns that hold fewer than two distinct values carry nothing and are dropped.
 
         Raises:
             DataError: No column is left.
         """
-        width = proxy_rows.shape[1]
+        expansion = Expansion.of(proxy.schema)
+        rows = expansion.transform(proxy.rows)
+        width = rows.shape[1]
         bin_column, bin_start, bin_scale = [], [], []
         z_column, z_mean, z_scale = [], [], []
         bin_fill, z_fill = np.zeros(width), np.zeros(width)
-        flags, flagged = _flags(proxy_rows)
+        flags, flagged = _flags(rows)
         for column in range(width):
-            values = _finite(proxy_rows[:, column])
+            values = _present(rows[:, column])
             edges = _edges(values)
             if len(edges) < 2:
                 continue
@@ -88,11 +100,14 @@ class TabularEncoding(nn.Module):
                 z_scale.append(0.25 / std)
         if not bin_column and not flags:
             raise DataError(
-                f"proxy rows: none of {width} columns holds two distinct values; "
+                f"proxy rows: none of {len(proxy.schema)} columns holds two distinct values; "
                 "give proxy rows that vary"
             )
+        num_expanded = 0 if expansion.is_identity else width
         return cls(
             {
+                "expand_column": torch.tensor(expansion.source[:num_expanded], dtype=torch.int32),
+                "expand_code": _floats(expansion.code[:num_expanded]),
                 "bin_column": torch.tensor(bin_column, dtype=torch.int32),
                 "bin_start": _floats(np.concatenate([np.empty(0), *bin_start])),
                 "bin_scale": _floats(np.concatenate([np.empty(0), *bin_scale])),
@@ -108,6 +123,8 @@ class TabularEncoding(nn.Module):
     @property
     def num_columns(self) -> int:
         """Raw columns that go in."""
+        if len(self.expand_column):
+            return int(self.expand_column[-1]) + 1
         return len(self.bin_fill)
 
     @property
@@ -117,7 +134,13 @@ class TabularEncoding(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Raw rows (batch, num_columns) float32 to codes (batch, width) float32."""
+        if len(self.expand_column):
+            rows = rows.index_select(1, self.expand_column)
         missing = torch.isnan(rows)
+        if len(self.expand_column):
+            # A missing category becomes 0 here and is filled below, as every missing value is.
+            indicators = (rows == self.expand_code).to(rows.dtype)
+            rows = torch.where(torch.isnan(self.expand_code), rows, indicators)
         parts = []
         if len(self.bin_column):
             known = torch.where(missing, self.bin_fill, rows).index_select(1, self.bin_column)
@@ -134,12 +157,12 @@ def _clip(codes: Tensor, low: float) -> Tensor:
     return torch.clamp(codes, low, 1.0)
 
 
-def _floats(values: Reals | list[float]) -> Tensor:
+def _floats(values: Reals | Rows | list[float]) -> Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
-def _finite(column: Rows) -> Reals:
-    values: Reals = column[np.isfinite(column)].astype(np.float64)
+def _present(column: Rows) -> Reals:
+    values: Reals = column[~np.isnan(column)].astype(np.float64)
     return values
 
 

@@ -6,12 +6,19 @@ noise. The truth is given a normal prior of one variance in every direction, fit
 likelihood (empirical Bayes, Efron and Morris 1973), and the target is its posterior mean.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from fedistill.distill.weighting import (
+    PRIOR_VARIANCES,
+    Answers,
+    agreement_weights,
+    shares,
+    uniform_weights,
+)
 from fedistill.features import ProxyBasis
 from fedistill.labels import (
     EnsembleTarget,
@@ -24,7 +31,11 @@ from fedistill.labels import (
 MODEL_ERROR = 3.0
 """Times the sampling variance: the sites' curvature differs from the proxy set's."""
 
-_PRIOR_VARIANCES = np.logspace(-3, 6, 91)
+WEIGHTINGS: Mapping[str, Callable[[Answers], Floats]] = {
+    "uniform": uniform_weights,
+    "agreement": agreement_weights,
+}
+"""How the answers are averaged, by the name that `ensemble-weights` takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +46,13 @@ class Ensemble:
         basis: The proxy set's features.
         weights: (num_features, num_classes), rows sum to zero.
         target: The ensemble's labels on the proxy set.
+        site_shares: Share of each site in the answer, in the order of the releases; sum one.
     """
 
     basis: ProxyBasis
     weights: Floats
     target: EnsembleTarget
+    site_shares: tuple[float, ...]
 
     def label(self, rows: npt.NDArray[np.float32]) -> Floats:
         """Log-odds against class 0 of raw rows, (num_rows, num_classes - 1)."""
@@ -47,55 +60,72 @@ class Ensemble:
 
 
 def build_ensemble(
-    releases: Sequence[LabelRelease], responses: Sequence[LinearResponse], basis: ProxyBasis
+    releases: Sequence[LabelRelease],
+    responses: Sequence[LinearResponse],
+    basis: ProxyBasis,
+    *,
+    weights: str = "uniform",
 ) -> Ensemble:
-    """Average the releases with equal weights and denoise the average.
+    """Average the releases and denoise the average.
 
     Args:
         releases: One a site, all on the proxy set of `basis`.
         responses: The law of each release, in the same order.
         basis: The proxy set's features and curvature.
+        weights: `uniform` or `agreement`.
     """
-    average = np.mean([release.log_odds for release in releases], axis=0)
-    raw_weights = basis.pseudo_inverse @ _centred(average)
-    gain, variance = _law_of_the_average(responses, average, basis)
-    answers = basis.eigenvectors.T @ raw_weights
-    prior = _prior_variance(answers, gain, variance)
+    answers = _answers(releases, responses, basis)
+    weight = WEIGHTINGS[weights](answers)
+    average = np.einsum("sf,sfc->fc", weight, answers.values)
+    gain = (weight * answers.gain).sum(axis=0)
+    variance = (weight**2 * answers.variance).sum(axis=0) + gain**2 * answers.common
+    prior = _prior_variance(average, gain, variance)
     shrinkage = gain * prior / (gain**2 * prior + variance)
     posterior_variance = prior * variance / (gain**2 * prior + variance)
-    weights = basis.eigenvectors @ (shrinkage[:, None] * answers)
+    fitted = basis.eigenvectors @ (shrinkage[:, None] * average)
     # Log-odds are the difference of two classes, each with the posterior's variance.
     along = basis.values @ basis.eigenvectors
     std = np.sqrt(2 * along**2 @ posterior_variance)
     target = EnsembleTarget(
-        log_odds=_log_odds(basis.values, weights),
-        std=np.repeat(std[:, None], average.shape[1], axis=1),
+        log_odds=_log_odds(basis.values, fitted),
+        std=np.repeat(std[:, None], fitted.shape[1] - 1, axis=1),
         num_sites=len(releases),
     )
-    return Ensemble(basis=basis, weights=weights, target=target)
+    return Ensemble(
+        basis=basis,
+        weights=fitted,
+        target=target,
+        site_shares=tuple(shares(weight, answers, basis.eigenvalues)),
+    )
 
 
-def _law_of_the_average(
-    responses: Sequence[LinearResponse], average: Floats, basis: ProxyBasis
-) -> tuple[Floats, Floats]:
-    """Gain and noise variance of the mean answer, each (num_features,)."""
-    num_sites = len(responses)
-    gain = np.mean([response.gain for response in responses], axis=0)
-    noise = np.sum([response.noise_variance for response in responses], axis=0) / num_sites**2
-    rows = np.sum([response.sampling_variance for response in responses], axis=0) / num_sites**2
-    shares = probabilities(average)
-    curvature = ((shares * (1 - shares)).sum(axis=1) / average.shape[1]).mean()
+def _answers(
+    releases: Sequence[LabelRelease], responses: Sequence[LinearResponse], basis: ProxyBasis
+) -> Answers:
+    """The releases along the eigenvectors, with what is known of their noise."""
+    to_weights = basis.eigenvectors.T @ basis.pseudo_inverse
+    gain = np.stack([response.gain for response in responses])
+    noise = np.stack([response.noise_variance for response in responses])
+    rows = np.stack([response.sampling_variance for response in responses])
+    average = np.mean([release.log_odds for release in releases], axis=0)
+    likely = probabilities(average)
+    curvature = ((likely * (1 - likely)).sum(axis=1) / average.shape[1]).mean()
     proxies = 1 / (len(average) * max(curvature, 1e-9) * basis.eigenvalues)
-    return gain, noise + MODEL_ERROR * gain**2 * (rows + proxies)
+    return Answers(
+        values=np.stack([to_weights @ _centred(release.log_odds) for release in releases]),
+        gain=gain,
+        variance=noise + MODEL_ERROR * gain**2 * rows,
+        common=MODEL_ERROR * proxies,
+    )
 
 
 def _prior_variance(answers: Floats, gain: Floats, variance: Floats) -> float:
     """The prior variance of greatest marginal likelihood; answers (num_features, num_classes)."""
     freedom = answers.shape[1] - 1
     squares = (answers**2).sum(axis=1)
-    spread = gain**2 * _PRIOR_VARIANCES[:, None] + variance
+    spread = gain**2 * PRIOR_VARIANCES[:, None] + variance
     log_likelihood = -0.5 * (freedom * np.log(spread) + squares / spread).sum(axis=1)
-    return float(_PRIOR_VARIANCES[log_likelihood.argmax()])
+    return float(PRIOR_VARIANCES[log_likelihood.argmax()])
 
 
 def _centred(log_odds: Floats) -> Floats:

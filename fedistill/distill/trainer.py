@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fedistill.data import ProxySet
 from fedistill.distill.encoding import Rows, TabularEncoding
 from fedistill.distill.losses import log_odds_error
 from fedistill.distill.students import TabularStudent, log_odds, make_student
@@ -69,7 +70,7 @@ class Examples:
 
 
 def train_student(
-    proxy_rows: Rows,
+    proxy: ProxySet,
     target: EnsembleTarget,
     *,
     relabel: Labeller | None = None,
@@ -86,7 +87,7 @@ def train_student(
     number of threads.
 
     Args:
-        proxy_rows: (num_proxy, num_columns) float32, NaN for missing.
+        proxy: Its schema says what the columns mean, its rows are learned from.
         target: Its log-odds and std are of shape (num_proxy, num_classes - 1).
         relabel: The denoised target as a function of raw rows; labels the augmented copies.
             Without it the student sees the proxy rows alone.
@@ -105,9 +106,9 @@ def train_student(
     spread = target.log_odds.std(axis=0)
     scale = np.where(spread > SMALLEST_SPREAD, spread, 1.0)
     weights = 1 / (1 + (target.std / scale) ** 2)
-    rows, labels = proxy_rows, target.log_odds
+    rows, labels = proxy.rows, target.log_odds
     if relabel is not None:
-        copies = swap_columns(proxy_rows, augmentation, random)
+        copies = swap_columns(proxy.rows, augmentation, random)
         rows = np.concatenate([rows, copies])
         labels = np.concatenate([labels, relabel(copies)])
         typical = np.broadcast_to(weights.mean(axis=0), (len(copies), weights.shape[1]))
@@ -116,12 +117,12 @@ def train_student(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = make_student(student, TabularEncoding.fit(proxy_rows), target.log_odds.shape[1] + 1)
+        fresh = make_student(student, TabularEncoding.fit(proxy), target.log_odds.shape[1] + 1)
     optimise(
         fresh,
         examples,
         recipe,
-        num_steps=recipe.num_steps(len(proxy_rows)),
+        num_steps=recipe.num_steps(len(proxy.rows)),
         seed=seed,
         progress=progress,
     )

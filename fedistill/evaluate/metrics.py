@@ -5,28 +5,14 @@ degenerate predictions. scikit-learn and SciPy are imported where they are used:
 a run share little memory.
 """
 
-import math
-from typing import Annotated
-
 import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-ECE_BINS = 15
+from fedistill.evaluate import delong
+from fedistill.evaluate.calibration import expected_calibration_error
+from fedistill.evaluate.figures import Count, Figure, Floats, Ints, Part
 
 
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-Figure = Annotated[float | None, BeforeValidator(_finite)]
-"""A number that may be undefined: what is infinite or not a number becomes None."""
-
-
-class Scores(BaseModel):
+class Scores(Part):
     """How good predicted probabilities are on labelled rows. None: not defined on those rows.
 
     Attributes:
@@ -37,13 +23,40 @@ class Scores(BaseModel):
         auc_standard_error: Standard error of `auc` that comes from the rows being a sample.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     auc: Figure
     accuracy: Figure
     log_loss: Figure
     ece: Figure
     auc_standard_error: Figure = None
+
+
+class ClassScores(Part):
+    """How well one class is found. None: not defined on those rows.
+
+    Attributes:
+        recall: Share of the class's rows whose most probable class it is.
+        precision: Share of the rows whose most probable class it is that are the class's.
+        auprc: Area under the precision-recall curve against all other classes, as average
+            precision. Guessing scores the class's share of the rows.
+        rows: Number of rows of the class.
+    """
+
+    recall: Figure
+    precision: Figure
+    auprc: Figure
+    rows: Count
+
+
+class Difference(Part):
+    """How much the AUC of one model exceeds another's on the same rows. None: not defined.
+
+    Attributes:
+        value: The one AUC less the other.
+        standard_error: Standard error of `value` that comes from the rows being a sample.
+    """
+
+    value: Figure
+    standard_error: Figure
 
 
 def score(probabilities: Floats, labels: Ints) -> Scores:
@@ -53,7 +66,7 @@ def score(probabilities: Floats, labels: Ints) -> Scores:
     and is None when there are none. Without rows, or with a probability that is not finite, every
     figure is None. Rows are normalized to sum to one.
     """
-    if len(labels) == 0 or not np.isfinite(probabilities).all():
+    if not _scorable(probabilities, labels):
         return Scores(auc=None, accuracy=None, log_loss=None, ece=None)
     from sklearn.metrics import accuracy_score, log_loss
 
@@ -68,6 +81,37 @@ def score(probabilities: Floats, labels: Ints) -> Scores:
     )
 
 
+def class_scores(probabilities: Floats, labels: Ints) -> tuple[ClassScores, ...]:
+    """Recall, precision and area under the precision-recall curve, class by class.
+
+    Args:
+        probabilities: (n, num_classes).
+        labels: (n,), integers in [0, num_classes).
+    """
+    counts = [int(np.count_nonzero(labels == place)) for place in range(probabilities.shape[1])]
+    if not _scorable(probabilities, labels):
+        return tuple(
+            ClassScores(recall=None, precision=None, auprc=None, rows=rows) for rows in counts
+        )
+    from sklearn.metrics import average_precision_score
+
+    predicted = probabilities.argmax(axis=1)
+    scores = []
+    for place, rows in enumerate(counts):
+        chosen = predicted == place
+        right = int(np.count_nonzero(chosen & (labels == place)))
+        area = average_precision_score(labels == place, probabilities[:, place]) if rows else None
+        scores.append(
+            ClassScores(
+                recall=right / rows if rows else None,
+                precision=right / int(chosen.sum()) if chosen.any() else None,
+                auprc=area,
+                rows=rows,
+            )
+        )
+    return tuple(scores)
+
+
 def auc(probabilities: Floats, labels: Ints) -> float | None:
     """Area under the ROC curve of `probabilities` (n, num_classes), macro one-vs-rest beyond two.
 
@@ -77,59 +121,39 @@ def auc(probabilities: Floats, labels: Ints) -> float | None:
 
     curves = [
         float(roc_auc_score(labels == column, probabilities[:, column]))
-        for column in _ranked_classes(probabilities, labels)
+        for column in delong.ranked_classes(probabilities.shape[1], labels)
     ]
     return float(np.mean(curves)) if curves else None
 
 
 def auc_standard_error(probabilities: Floats, labels: Ints) -> float | None:
-    """Standard error of `auc`, by the method of DeLong, DeLong and Clarke-Pearson (1988).
+    """Standard error of `auc`, after DeLong. None when a curve has a side of fewer than two."""
+    parts = delong.deviations(probabilities, labels)
+    return None if parts is None else float(np.linalg.norm(parts))
 
-    A row's placement value is the share of rows of the other side that it is ranked rightly
-    against; the AUC is their mean, and its variance the sum of the two sides' variances of the
-    mean. Beyond two classes a row's deviations are averaged over the one-vs-rest curves first, so
-    the correlation between curves counts. None when a curve has a side of fewer than two rows.
+
+def auc_difference(one: Floats, other: Floats, labels: Ints) -> Difference:
+    """The AUC of `one` less that of `other` on the same rows, macro one-vs-rest beyond two classes.
+
+    The standard error is DeLong's for correlated curves: what both models find hard on these rows
+    cancels. It says nothing of how the models would differ had they been trained again.
+
+    Args:
+        one: (n, num_classes) probabilities.
+        other: (n, num_classes) probabilities.
+        labels: (n,), integers in [0, num_classes).
     """
-    from scipy.stats import rankdata
-
-    deviations = []
-    for column in _ranked_classes(probabilities, labels):
-        inside = labels == column
-        ins, outs = int(inside.sum()), int((~inside).sum())
-        if min(ins, outs) < 2:
-            return None
-        scores = probabilities[:, column]
-        ranks = rankdata(scores)
-        placements = np.empty(len(labels))
-        placements[inside] = (ranks[inside] - rankdata(scores[inside])) / outs
-        placements[~inside] = 1 - (ranks[~inside] - rankdata(scores[~inside])) / ins
-        area = placements[inside].mean()
-        weights = np.where(inside, 1 / np.sqrt(ins * (ins - 1)), 1 / np.sqrt(outs * (outs - 1)))
-        deviations.append((placements - area) * weights)
-    if not deviations:
-        return None
-    return float(np.linalg.norm(np.mean(deviations, axis=0)))
+    if not (_scorable(one, labels) and _scorable(other, labels)):
+        return Difference(value=None, standard_error=None)
+    first, second = auc(one, labels), auc(other, labels)
+    value = None if first is None or second is None else first - second
+    mine, theirs = delong.deviations(one, labels), delong.deviations(other, labels)
+    error = None if mine is None or theirs is None else float(np.linalg.norm(mine - theirs))
+    return Difference(value=value, standard_error=error)
 
 
-def expected_calibration_error(
-    confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = ECE_BINS
-) -> float:
-    """Mean distance between `confidence` (n,) and accuracy, over bins of equal mass.
-
-    Bin edges are quantiles of the confidence and equal confidences share a bin, so a constant
-    predictor fills one bin. Top-label form of Guo et al. 2017; equal mass as in Nixon et al. 2019.
-    """
-    edges = np.unique(np.quantile(confidence, np.linspace(0, 1, bins + 1)[1:-1]))
-    member = np.searchsorted(edges, confidence, side="right")
-    gaps = np.bincount(member, weights=confidence - correct, minlength=len(edges) + 1)
-    return float(np.abs(gaps).sum() / len(confidence))
-
-
-def _ranked_classes(probabilities: Floats, labels: Ints) -> list[int]:
-    """Columns whose one-vs-rest curve exists: the positive class alone when there are two."""
-    classes = probabilities.shape[1]
-    columns = [1] if classes == 2 else range(classes)
-    return [column for column in columns if 0 < np.count_nonzero(labels == column) < len(labels)]
+def _scorable(probabilities: Floats, labels: Ints) -> bool:
+    return len(labels) > 0 and bool(np.isfinite(probabilities).all())
 
 
 def _normalized(rows: Floats) -> Floats:

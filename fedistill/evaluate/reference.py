@@ -3,6 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
+from fedistill.data.schema import Schema
+from fedistill.features import Expansion
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -12,12 +15,14 @@ def central_reference(
     test_rows: npt.NDArray[np.float32],
     *,
     num_classes: int,
+    schema: Schema,
 ) -> Floats:
     """Class probabilities (num_test, num_classes) of a boosted model that saw all sites' rows.
 
     Not private, and for simulations only: it needs the private `rows` (n, d) and `labels` (n,) of
-    every site in one place, so in a deployment nobody may compute it. Missing values are NaN;
-    classes without a row get probability zero. Same rows, same answer: the random state is fixed.
+    every site in one place, so in a deployment nobody may compute it. Missing values are NaN, and
+    categories are taken apart as `schema` says; classes without a row get probability zero. Same
+    rows, same answer: the random state is fixed.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -26,6 +31,11 @@ def central_reference(
     if len(present) < 2:
         answer[:, present] = 1.0
         return answer
-    model = HistGradientBoostingClassifier(random_state=0).fit(rows, labels)
-    answer[:, model.classes_] = model.predict_proba(test_rows)
+    expansion = Expansion.of(schema)
+    seen, asked = expansion.transform(rows), expansion.transform(test_rows)
+    # The model cannot bin a column without a value; of such a column nothing can be learned.
+    known = ~np.isnan(seen).all(axis=0)
+    model = HistGradientBoostingClassifier(random_state=0)
+    model.fit(np.where(known, seen, 0), labels)
+    answer[:, model.classes_] = model.predict_proba(np.where(known, asked, 0))
     return answer

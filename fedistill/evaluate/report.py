@@ -1,15 +1,22 @@
 """The evidence pack: one HTML file that needs no network, no script and no font of its own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
-from fedistill.evaluate import charts, wording
+from fedistill.evaluate import gains, wording
+from fedistill.evaluate.calibration import ECE_BINS
+from fedistill.evaluate.charts import bars
+from fedistill.evaluate.charts.front import front_plots
+from fedistill.evaluate.charts.joining import forest_plot
+from fedistill.evaluate.charts.reliability import reliability_plot
+from fedistill.evaluate.charts.scores import auc_plot
+from fedistill.evaluate.comparison import Comparison
+from fedistill.evaluate.figures import Figure
 from fedistill.evaluate.files import write_atomically
-from fedistill.evaluate.metrics import ECE_BINS, Figure
 from fedistill.evaluate.summary import Summary
 
 _STAGE_ROWS: tuple[tuple[str, str, Callable[..., str]], ...] = (
@@ -37,31 +44,36 @@ class _ReceiptLine(BaseModel):
     epsilon: Figure
     total_epsilon: Figure
     remaining_epsilon: Figure
+    delta: float
+    adjacency: str
+    unit: str
     cached: bool
 
 
 def write_report(summary: Summary, receipts: Sequence[Mapping[str, object]], path: Path) -> None:
     """Write the report of `summary` and `receipts` to `path`, complete or not at all.
 
-    A receipt names time, site, population, what, bytes, sha256, epsilon, total_epsilon,
-    remaining_epsilon and cached. Raises OSError, and ValidationError for a receipt without these.
+    A receipt has the fields of `receipts.jsonl`. Raises OSError, and ValidationError for a receipt
+    that lacks one.
     """
     write_atomically(path, render_report(summary, receipts))
 
 
 def render_report(summary: Summary, receipts: Sequence[Mapping[str, object]]) -> str:
     """The report as HTML. Every name and reason in it is escaped."""
-    plots = (charts.auc_plot(summary, narrow=False), charts.auc_plot(summary, narrow=True))
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             summary=summary,
             scores=wording.score_rows(summary),
-            auc_plots=[plot for plot in plots if plot is not None],
-            budget=charts.budget_chart(summary),
-            stages=charts.stage_charts(summary),
-            timings=charts.timing_chart(summary),
+            auc_plots=_present(auc_plot(summary, narrow=narrow) for narrow in (False, True)),
+            joining=_joining(summary),
+            reliability=reliability_plot(summary.metrics.student_calibration),
+            budget=bars.budget_chart(summary),
+            fronts=front_plots(summary),
+            stages=bars.stage_charts(summary),
+            timings=bars.timing_chart(summary),
             receipts=[_ReceiptLine.model_validate(receipt) for receipt in receipts],
             ece_bins=ECE_BINS,
             stage_rows=_STAGE_ROWS,
@@ -72,6 +84,26 @@ def render_report(summary: Summary, receipts: Sequence[Mapping[str, object]]) ->
             total_seconds=sum(summary.timings.values()),
         )
     )
+
+
+def _joining(summary: Summary) -> list[dict[str, object]]:
+    """What the report compares: on all test rows, and on each site's own kind where there are."""
+    everyone = {name: site.everyone for name, site in summary.sites.items()}
+    parts = {"everyone": everyone, "own": gains.own_comparisons(summary.sites)}
+    return [
+        {
+            "name": name,
+            "comparisons": comparisons,
+            "sentences": gains.sentences(comparisons),
+            "plots": _forest_plots(name, comparisons),
+        }
+        for name, comparisons in parts.items()
+        if comparisons
+    ]
+
+
+def _forest_plots(name: str, comparisons: Mapping[str, Comparison]) -> list[object]:
+    return _present(forest_plot(comparisons, name=name, narrow=narrow) for narrow in (False, True))
 
 
 def _environment() -> Environment:
@@ -85,13 +117,17 @@ def _environment() -> Environment:
     environment.filters |= {
         "fraction": wording.fraction,
         "with_error": wording.with_error,
+        "gain": gains.with_error,
+        "verdict": gains.verdict,
         "spent": wording.spent,
         "left": wording.left,
         "power": wording.power,
         "size": wording.size,
         "seconds": wording.seconds,
-        "budget_words": charts.budget_words,
+        "percent": wording.percent,
+        "budget_words": bars.budget_words,
         "moment": _moment,
+        "day_and_time": wording.day_and_time,
         "setting": _setting,
         "in_prose": wording.in_prose,
         "sentence": wording.sentence,
@@ -99,9 +135,14 @@ def _environment() -> Environment:
     environment.globals |= {
         "headline": wording.headline,
         "auc_name": wording.auc_name,
+        "calibration_sentence": wording.calibration_sentence,
         "dearest": wording.dearest,
     }
     return environment
+
+
+def _present(parts: Iterable[object]) -> list[object]:
+    return [part for part in parts if part is not None]
 
 
 def _moment(time: datetime) -> str:

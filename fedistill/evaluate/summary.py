@@ -4,28 +4,21 @@ Figures that are not defined, infinite or not a number are written as null. Epsi
 accountant's, for the adjacency and unit that stand beside them.
 """
 
-import operator
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from fedistill.errors import DataError
+from fedistill.evaluate.calibration import CalibrationBin
+from fedistill.evaluate.comparison import SiteComparison
+from fedistill.evaluate.figures import Count, Figure, Part
 from fedistill.evaluate.files import write_atomically
-from fedistill.evaluate.metrics import Figure, Scores
-
-Count = Annotated[int, BeforeValidator(operator.index)]
+from fedistill.evaluate.metrics import ClassScores, Scores
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", from_attributes=True, allow_inf_nan=False
-    )
-
-
-class Split(_Part):
+class Split(Part):
     """The public rows: what the student learned on and what it was scored on."""
 
     proxy_rows: Count
@@ -35,7 +28,7 @@ class Split(_Part):
     proxy_sha256: str
 
 
-class Metrics(_Part):
+class Metrics(Part):
     """Scores on the public test split.
 
     Attributes:
@@ -44,6 +37,8 @@ class Metrics(_Part):
         ensemble: The average of the sites' answers, which the student learned from.
         teachers: Each site's own answers; simulation only, None under secure aggregation.
         central_reference: A non-private model of all sites' rows; simulation only.
+        student_classes: The shipped file class by class, by the class's name.
+        student_calibration: Whether the shipped file's probabilities mean what they say.
     """
 
     student: Scores
@@ -51,16 +46,18 @@ class Metrics(_Part):
     ensemble: Scores
     teachers: Mapping[str, Scores] | None
     central_reference: Scores | None
+    student_classes: Mapping[str, ClassScores] = {}
+    student_calibration: tuple[CalibrationBin, ...] = ()
 
 
-class Views(_Part):
+class Views(Part):
     """Epsilon of all that the site ever released, by who looks. None: no finite bound."""
 
     everyone: Figure
     server: Figure
 
 
-class SitePrivacy(_Part):
+class SitePrivacy(Part):
     """What one site paid. `epsilon` is this run's charge, `total_epsilon` all charges composed."""
 
     epsilon: Figure
@@ -72,14 +69,14 @@ class SitePrivacy(_Part):
     views: Views
 
 
-class Privacy(_Part):
+class Privacy(Part):
     """What the sites paid, by site. `noise` names the sampler in words."""
 
     noise: str
     sites: Mapping[str, SitePrivacy]
 
 
-class SiteWire(_Part):
+class SiteWire(Part):
     """Bytes that crossed the wire: to the server, to the site, and to the server for scoring."""
 
     bytes_up: Count
@@ -87,13 +84,13 @@ class SiteWire(_Part):
     bytes_evaluation: Count
 
 
-class Wire(_Part):
+class Wire(Part):
     """What crossed the wire, by site."""
 
     sites: Mapping[str, SiteWire]
 
 
-class Stage(_Part):
+class Stage(Part):
     """One step of compression.
 
     Attributes:
@@ -119,14 +116,14 @@ class Stage(_Part):
     latency_ms_batch_256: Figure
 
 
-class Shipped(_Part):
+class Shipped(Part):
     """The file that was shipped, and why this one."""
 
     file: str
     reason: str
 
 
-class Summary(_Part):
+class Summary(Part):
     """The whole of `summary.json`.
 
     Attributes:
@@ -134,6 +131,8 @@ class Summary(_Part):
         started: When the run started, with its time zone.
         task: Kind of question, such as `binary classification`.
         guarantee: The privacy guarantee in one sentence: adjacency, unit and assumptions.
+        sites: What each site put in and gains, by site; simulation only.
+        left_out: Sites that take no part, and why.
         warnings: What the reader must know, such as a site that was left out.
         timings: Seconds by phase.
         config: The run config, by its kebab-case keys.
@@ -154,6 +153,8 @@ class Summary(_Part):
     compression: tuple[Stage, ...]
     shipped: Shipped
     timings: Mapping[str, float]
+    sites: Mapping[str, SiteComparison] = {}
+    left_out: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
     config: Mapping[str, bool | int | float | str] = {}
     versions: Mapping[str, str] = {}

@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fedistill.evaluate import wording
+from fedistill.evaluate import gains, wording
 from fedistill.evaluate.summary import Summary
 
 
@@ -20,7 +20,10 @@ def summary_tables(summary: Summary, *, report: Path | None) -> RenderableType:
     """The tables as one Rich renderable. Names of sites and reasons are never read as markup."""
     parts: list[RenderableType] = [Text(), Text(wording.headline(summary), style="bold")]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in summary.warnings]
-    parts += [Text(), _payments(summary), Text(), _scores(summary), Text(), _shipped(summary)]
+    parts += [Text(), _payments(summary), Text(), _scores(summary)]
+    if summary.sites:
+        parts += [Text(), _joining(summary)]
+    parts += [Text(), _shipped(summary)]
     if report is not None:
         parts.append(_line("report", str(report)))
     return Group(*parts)
@@ -34,7 +37,7 @@ def _payments(summary: Summary) -> RenderableType:
     for name, site in sites.items():
         wire = summary.wire.sites.get(name)
         table.add_row(
-            Text(name),
+            _name(name),
             wording.spent(site.epsilon),
             wording.spent(site.total_epsilon),
             wording.left(site.remaining_epsilon),
@@ -49,7 +52,7 @@ def _scores(summary: Summary) -> RenderableType:
     table = _table(title, "", wording.auc_name(summary), "accuracy", "log loss", "ECE")
     for kind, name, scores in wording.score_rows(summary):
         table.add_row(
-            Text(name if kind != "teacher" else f"teacher {name}"),
+            _name(name if kind != "teacher" else f"teacher {name}"),
             wording.with_error(scores, digits=4),
             wording.fraction(scores.accuracy),
             wording.fraction(scores.log_loss),
@@ -57,6 +60,22 @@ def _scores(summary: Summary) -> RenderableType:
             style={"shipped": "bold", "reference": "dim"}.get(kind),
         )
     return table
+
+
+def _joining(summary: Summary) -> RenderableType:
+    """The shared student's AUC less that of each site's own models, on all test rows."""
+    title = "Who gains from joining: AUC of the shared student less the own model's"
+    table = _table(title, "site", "rows", "weight", "without DP", "with DP")
+    for name, site in summary.sites.items():
+        table.add_row(
+            _name(name),
+            f"{site.rows:,}",
+            "none" if site.weight is None else wording.percent(site.weight),
+            gains.with_error(site.everyone.gain),
+            gains.with_error(site.everyone.gain_private),
+        )
+    compared = {name: site.everyone for name, site in summary.sites.items()}
+    return Group(table, *(Text(sentence) for sentence in gains.sentences(compared)))
 
 
 def _shipped(summary: Summary) -> Text:
@@ -70,11 +89,16 @@ def _line(name: str, text: str) -> Text:
     return Text.assemble((f"{name} ", "bold"), text, overflow="fold")
 
 
+def _name(text: str) -> Text:
+    return Text(text, overflow="ellipsis", no_wrap=True)
+
+
 def _table(title: str, first: str, *figures: str) -> Table:
     table = Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    table.add_column(first, max_width=30, overflow="ellipsis", no_wrap=True)
+    # Only a column that may wrap is narrowed for the others; its cells are cut instead.
+    table.add_column(first, max_width=30)
     for figure in figures:
         table.add_column(figure, justify="right", no_wrap=True)
     return table

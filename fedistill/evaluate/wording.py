@@ -1,8 +1,10 @@
 """Numbers and guarantees in words, the same in the terminal table and in the report."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
+from fedistill.evaluate.calibration import CalibrationBin
 from fedistill.evaluate.metrics import Scores
 from fedistill.evaluate.summary import SitePrivacy, Summary
 
@@ -84,10 +86,25 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
+def percent(share: float | None) -> str:
+    """A share in percent: `23.4%`."""
+    return NOT_DEFINED if share is None else f"{100 * share:.1f}%"
+
+
+def day_and_time(time: datetime) -> str:
+    """`23 November 2026 at 22:45:50 UTC`."""
+    zone = "" if time.tzinfo is None else f" {time.tzname()}"
+    return f"{time.day} {time:%B %Y at %H:%M:%S}{zone}"
+
+
 def count_of(number: int, noun: str) -> str:
     """`three sites`, `one site`, `12 sites`."""
-    word = _COUNTS[number] if number < len(_COUNTS) else f"{number:,}"
-    return f"{word} {noun}" if number == 1 else f"{word} {noun}s"
+    return f"{in_words(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def in_words(number: int) -> str:
+    """`no`, `one`, ... `ten`, `11`."""
+    return _COUNTS[number] if number < len(_COUNTS) else f"{number:,}"
 
 
 def sentence(text: str) -> str:
@@ -99,6 +116,27 @@ def sentence(text: str) -> str:
 def auc_name(summary: Summary) -> str:
     """What `auc` means for this number of classes."""
     return "AUC" if len(summary.split.classes) <= 2 else "AUC (macro one-vs-rest)"
+
+
+def calibration_sentence(bins: Sequence[CalibrationBin]) -> str:
+    """In how many bins the prediction lies inside the interval of what was observed."""
+    above = sum(each.predicted > each.high for each in bins)
+    below = sum(each.predicted < each.low for each in bins)
+
+    def number(count: int) -> str:
+        return "none" if count == 0 else in_words(count)
+
+    parts = [f"inside the 95% interval of what was observed in {number(len(bins) - above - below)}"]
+    parts += [f"above it in {number(above)}"] if above else []
+    parts += [f"below it in {number(below)}"] if below else []
+    return f"Of {count_of(len(bins), 'bin')}, the mean prediction lies {listing(parts)}."
+
+
+def listing(parts: Sequence[str]) -> str:
+    """`one, two and three`."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def score_rows(summary: Summary) -> tuple[tuple[str, str, Scores], ...]:

@@ -1,6 +1,14 @@
 """Public feature maps, fitted on the proxy set alone."""
 
+from fedistill.features.expansion import Expansion
 from fedistill.features.proxy_basis import ProxyBasis, proxy_basis
 from fedistill.features.public_map import FEATURE_STEP, PublicMap, fit_public_map
 
-__all__ = ["FEATURE_STEP", "ProxyBasis", "PublicMap", "fit_public_map", "proxy_basis"]
+__all__ = [
+    "FEATURE_STEP",
+    "Expansion",
+    "ProxyBasis",
+    "PublicMap",
+    "fit_public_map",
+    "proxy_basis",
+]

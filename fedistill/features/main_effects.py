@@ -1,4 +1,4 @@
-"""Main effects of raw columns: clipped z-scores, thermometer codes, missing flags.
+"""Main effects of expanded columns: clipped z-scores, thermometer codes, missing flags.
 
 Every operation is elementwise, so a row's effects depend on that row alone.
 """
@@ -18,7 +18,7 @@ _MISSING_SHARE = (0.002, 0.998)
 
 @dataclass(frozen=True, kw_only=True)
 class MainEffects:
-    """Statistics of the proxy rows that turn raw columns into centred, weighted effects.
+    """Statistics of the proxy rows that turn expanded columns into centred, weighted effects.
 
     Attributes:
         median: (num_columns,) fill value of missing cells.
@@ -41,12 +41,12 @@ class MainEffects:
     scale: Floats
 
     def transform(self, rows: npt.NDArray[np.float32]) -> Floats:
-        """Effects of raw rows, (num_rows, num_effects); NaN is missing, infinities saturate."""
+        """Effects of expanded rows, (num_rows, num_effects); NaN is missing, infinities clip."""
         return (_raw(rows, self) - self.offset) * self.scale
 
 
 def fit_main_effects(proxy_rows: npt.NDArray[np.float32]) -> MainEffects:
-    """Fit on proxy rows alone: (num_proxy, num_columns) raw values, NaN for missing."""
+    """Fit on proxy rows alone: (num_proxy, num_columns) expanded values, NaN for missing."""
     rows = proxy_rows.astype(np.float64)
     missing = np.isnan(rows)
     median = np.nanmedian(np.where(missing.all(axis=0), 0.0, rows), axis=0)

@@ -53,7 +53,7 @@ def proxy_basis(proxy: ProxySet) -> ProxyBasis:
 
 
 def _fit(proxy: ProxySet) -> ProxyBasis:
-    fitted = fit_public_map(proxy.rows)
+    fitted = fit_public_map(proxy)
     values = from_grid(fitted.transform(proxy.rows), FEATURE_STEP)
     eigenvalues, eigenvectors = np.linalg.eigh(values.T @ values / len(values))
     return ProxyBasis(fitted, values, np.maximum(eigenvalues, _EIGENVALUE_FLOOR), eigenvectors)

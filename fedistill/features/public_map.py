@@ -1,8 +1,9 @@
 """The public feature map: raw columns to at most 301 integer features of norm at most one.
 
-Fitted on proxy rows alone (PRIVACY rule 6). Main effects are clipped z-scores, thermometer codes of
-quantiles and missing flags; interactions are Nystroem features (Williams and Seeger 2001) of the
-kernel ((1 + <a, b>) / 2)^4; principal directions keep what the proxy set can estimate.
+Fitted on proxy rows alone (PRIVACY rule 6). Categories become 0/1 columns first. Main effects are
+clipped z-scores, thermometer codes of quantiles and missing flags; interactions are Nystroem
+features (Williams and Seeger 2001) of the kernel ((1 + <a, b>) / 2)^4; principal directions keep
+what the proxy set can estimate.
 
 A record's features are computed with elementwise float operations and products of integers that
 float64 holds exactly, so that they depend on that record alone, whatever else is in the batch
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedistill.data import ProxySet
+from fedistill.features.expansion import Expansion
 from fedistill.features.main_effects import MainEffects, fit_main_effects
 from fedistill.privacy.grid import EXACT, exact_matmul, from_grid, squared_norms, to_grid
 
@@ -37,7 +40,8 @@ class PublicMap:
     """A fitted map.
 
     Attributes:
-        main: Raw columns to main effects, each row of unit norm.
+        expansion: Raw columns to columns without categories.
+        main: Expanded columns to main effects, before each row gets unit norm.
         landmarks: (num_landmarks, num_main) integers, 2**20 stands for 1.
         from_main: (num_main, num_directions) integers, `2**projection_bits` stands for 1.
         from_kernel: (num_landmarks, num_directions) integers, likewise.
@@ -45,6 +49,7 @@ class PublicMap:
         projection_bits: See above.
     """
 
+    expansion: Expansion
     main: MainEffects
     landmarks: Integers
     from_main: Integers
@@ -61,7 +66,8 @@ class PublicMap:
         """Integer features of raw rows.
 
         Args:
-            rows: (num_rows, num_columns) raw values, NaN for missing.
+            rows: (num_rows, num_columns) raw values as the proxy set's schema codes them, NaN for
+                missing.
 
         Returns:
             (num_rows, num_features) int64 in steps of `FEATURE_STEP`; every row's L2 norm is at
@@ -71,21 +77,20 @@ class PublicMap:
         return np.concatenate([np.zeros((0, self.num_features), np.int64), *blocks])
 
     def _block(self, rows: npt.NDArray[np.float32]) -> Integers:
-        main = to_grid(unit_rows(self.main.transform(rows)), _STEP)
+        effects = self.main.transform(self.expansion.transform(rows))
+        main = to_grid(unit_rows(effects), _STEP)
         kernel = to_grid(_kernel(main, self.landmarks), _STEP)
         projected = exact_matmul(main, self.from_main) + exact_matmul(kernel, self.from_kernel)
         directions = from_grid(projected, 2.0 ** -(_BITS + self.projection_bits)) - self.offset
         return to_grid(_with_intercept(unit_rows(directions)), FEATURE_STEP)
 
 
-def fit_public_map(proxy_rows: npt.NDArray[np.float32]) -> PublicMap:
-    """Fit the map on proxy rows alone.
-
-    Args:
-        proxy_rows: (num_proxy, num_columns) raw values, NaN for missing.
-    """
-    main_effects = fit_main_effects(proxy_rows)
-    main = to_grid(unit_rows(main_effects.transform(proxy_rows)), _STEP)
+def fit_public_map(proxy: ProxySet) -> PublicMap:
+    """Fit the map on the proxy set's schema and rows alone."""
+    expansion = Expansion.of(proxy.schema)
+    expanded = expansion.transform(proxy.rows)
+    main_effects = fit_main_effects(expanded)
+    main = to_grid(unit_rows(main_effects.transform(expanded)), _STEP)
     chosen = np.random.default_rng(0).permutation(len(main))[:_LANDMARKS]
     landmarks = main[chosen]
     kernel = to_grid(_kernel(main, landmarks), _STEP)
@@ -104,6 +109,7 @@ def fit_public_map(proxy_rows: npt.NDArray[np.float32]) -> PublicMap:
     bits = _projection_bits(from_main, from_kernel)
     offset = means[0] @ from_main + scales[1] * means[1] @ directions[num_main:]
     return PublicMap(
+        expansion=expansion,
         main=main_effects,
         landmarks=landmarks,
         from_main=to_grid(from_main, 2.0**-bits),

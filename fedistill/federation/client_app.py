@@ -4,10 +4,8 @@ It imports no torch. A simulated node hosts several sites: node p of P hosts sit
 == p. Whatever goes wrong, the wire sees a public class only; the text stays in the site's own log.
 """
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -15,8 +13,9 @@ from flwr.clientapp import ClientApp
 from fedistill.config import RunConfig
 from fedistill.errors import FedistillError
 from fedistill.federation import messages
-from fedistill.federation.run_folder import RunFolder, run_folder
+from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import open_site, prepare_data
+from fedistill.federation.site_log import log_error, log_warning
 from fedistill.labels import LabelQuestion, LabelRelease
 from fedistill.site import LocalAgent
 
@@ -42,7 +41,15 @@ def hello(message: Message, context: Context) -> Message:
 @app.train("labels")
 def labels(message: Message, context: Context) -> Message:
     """Noised labels on the proxy set."""
-    return _answer(message, context, lambda agent, question: agent.labels(question))
+    config = _config(context)
+
+    def ask(agent: LocalAgent, question: LabelQuestion) -> LabelRelease:
+        site = agent.policy.site
+        if note := prepare_data(config).notes.get(site):
+            log_warning(run_folder(config, str(context.run_id)).site(site), note)
+        return agent.labels(question)
+
+    return _answer(message, context, ask)
 
 
 @app.evaluate("labels")
@@ -73,7 +80,7 @@ def _answer(message: Message, context: Context, ask: Ask) -> Message:
         content = messages.release_to_record(site, ask(agent, question))
     except Exception as error:
         # Everything private code raises stops here (PRIVACY rule 3).
-        _log_locally(folder, site, error)
+        log_error(folder.site(site), error)
         kind = type(error) if isinstance(error, FedistillError) else FedistillError
         content = messages.failure_to_record(site, kind.public_class)
     return Message(content, reply_to=message)
@@ -81,20 +88,3 @@ def _answer(message: Message, context: Context, ask: Ask) -> Message:
 
 def _config(context: Context) -> RunConfig:
     return RunConfig.from_flat(context.run_config)
-
-
-def _log_locally(folder: RunFolder, site: str, error: Exception) -> None:
-    """Append to the site's own log, which never leaves it."""
-    try:
-        path = folder.site(site) / "site.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        record = partial(logging.LogRecord, "fedistill.site", logging.ERROR, __file__, 0)
-        expected = isinstance(error, FedistillError)
-        trace = None if expected else (type(error), error, error.__traceback__)
-        handler.emit(record(f"{type(error).__name__}: {error}", (), trace))
-        handler.close()
-    except OSError:
-        # A full disk must not turn a private error into a public one.
-        return

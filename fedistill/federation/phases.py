@@ -6,25 +6,21 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from dp_accounting import NoOpDpEvent
 from safetensors.torch import load_file
 
 from fedistill.codec import encode_release
-from fedistill.compress import Compression, Stage, compress, predict_file, weights_to_bytes
+from fedistill.compress import Compression, Stage, compress, weights_to_bytes
 from fedistill.distill.encoding import TabularEncoding
 from fedistill.distill.students import TabularStudent, make_student
 from fedistill.distill.target import Ensemble
 from fedistill.distill.trainer import train_student
 from fedistill.errors import DataError
 from fedistill.evaluate.files import write_atomically
-from fedistill.evaluate.metrics import Scores, score
-from fedistill.evaluate.reference import central_reference
-from fedistill.evaluate.summary import Metrics
 from fedistill.federation import messages
 from fedistill.federation.asking import Roster, ask_sites, find_sites, require_sites
 from fedistill.federation.messages import REASONS, Answer
-from fedistill.labels import Floats, LabelRelease, probabilities
+from fedistill.labels import LabelRelease
 from fedistill.mechanisms import mechanism_named
 
 if TYPE_CHECKING:
@@ -76,11 +72,11 @@ def student(this: "Run", ensemble: Ensemble) -> TabularStudent:
     proxy = this.simulation.proxy
     if done.is_file():
         num_classes = len(this.simulation.table.classes)
-        stored = make_student(this.config.student, TabularEncoding.fit(proxy.rows), num_classes)
+        stored = make_student(this.config.student, TabularEncoding.fit(proxy), num_classes)
         stored.load_state_dict(load_file(done))
         return stored
     trained = train_student(
-        proxy.rows,
+        proxy,
         ensemble.target,
         relabel=ensemble.label,
         student=this.config.student,
@@ -98,9 +94,8 @@ def compression(this: "Run", trained: TabularStudent, ensemble: Ensemble) -> Com
         return _stored_compression(this, json.loads(done.read_text()))
     result = compress(
         trained,
-        this.simulation.proxy.rows,
+        this.simulation.proxy,
         ensemble.target,
-        columns=this.simulation.proxy.columns,
         classes=this.simulation.table.classes,
         prune_ratio=this.config.prune_ratio,
         int8=this.config.quantize == "int8",
@@ -140,38 +135,6 @@ def evaluate(this: "Run", roster: Roster, releases: Releases) -> Releases:
         this.warn(f"{site} {reason} in phase evaluate: its teacher has no score")
     _save(this, "evaluate", labelled)
     return labelled
-
-
-def score_all(
-    this: "Run",
-    ensemble: Ensemble,
-    teachers: Releases,
-    compressed: Compression,
-) -> Metrics:
-    """Score everything on the public test rows."""
-    this.progress.step("score", 0, 0, "central reference and test scores")
-    test = this.simulation.test
-    num_classes = len(this.simulation.table.classes)
-
-    def scored(shares: Floats) -> Scores:
-        return score(shares, test.labels)
-
-    private = list(this.simulation.sites.values())
-    reference = central_reference(
-        np.concatenate([part.rows for part in private]),
-        np.concatenate([part.labels for part in private]),
-        test.rows,
-        num_classes=num_classes,
-    )
-    return Metrics(
-        student=scored(predict_file(compressed.shipped, test.rows)),
-        student_fp32=scored(predict_file(compressed.fp32, test.rows)),
-        ensemble=scored(probabilities(ensemble.label(test.rows))),
-        teachers={
-            site: scored(probabilities(release.log_odds)) for site, release in teachers.items()
-        },
-        central_reference=scored(reference),
-    )
 
 
 def _read_all(answers: dict[str, Answer], read: Reader) -> tuple[Releases, dict[str, str]]:

@@ -37,6 +37,11 @@ class Progress:
             log(_INFO, "%-12s %s %s", phase, _bar(done, total), message)
         self._write({"phase": phase, "done": done, "total": total, "message": message})
 
+    def say(self, text: str) -> None:
+        """Lines for the log of the run."""
+        for line in text.splitlines():
+            log(_INFO, "%s", line)
+
     def warn(self, message: str) -> None:
         """Something that the reader of the result must know."""
         log(_WARNING, "%s", message)

@@ -1,11 +1,12 @@
 """What a run found and cost, put together for `summary.json`."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fedistill.compress import Compression
+from fedistill.evaluate.comparison import SiteComparison
 from fedistill.evaluate.summary import (
     Metrics,
     Privacy,
@@ -28,7 +29,11 @@ _PACKAGES = ("fedistill", "flwr", "torch", "opendp", "dp-accounting", "onnxrunti
 
 
 def summarize(
-    this: "Run", metrics: Metrics, compression: Compression, receipts: Sequence[Receipt]
+    this: "Run",
+    metrics: Metrics,
+    gains: Mapping[str, SiteComparison],
+    compression: Compression,
+    receipts: Sequence[Receipt],
 ) -> Summary:
     """The summary of a finished run."""
     simulation, config = this.simulation, this.config
@@ -78,6 +83,8 @@ def summarize(
         compression=tuple(Stage.model_validate(stage) for stage in compression.stages),
         shipped=Shipped(file=compression.shipped.name, reason=compression.reason),
         timings=this.timings,
+        sites=gains,
+        left_out=simulation.left_out,
         warnings=tuple(this.warnings),
         config=config.to_flat(),
         versions={"python": platform.python_version()}

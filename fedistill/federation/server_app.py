@@ -7,6 +7,7 @@ from rich.console import Console
 from fedistill.config import RunConfig
 from fedistill.errors import FedistillError
 from fedistill.evaluate.table import print_summary
+from fedistill.federation.data_summary import describe
 from fedistill.federation.progress import Progress
 from fedistill.federation.run_folder import RunFolder, run_folder
 from fedistill.federation.simulation import prepare
@@ -23,8 +24,10 @@ def main(grid: Grid, context: Context) -> None:
     try:
         config = RunConfig.from_flat(context.run_config)
         folder = run_folder(config, str(context.run_id))
+        simulation = prepare(config)
+        progress.say(describe(simulation))
         summary = run_workflow(
-            grid, config, prepare(config), folder, run=str(context.run_id), progress=progress
+            grid, config, simulation, folder, run=str(context.run_id), progress=progress
         )
     except Exception as error:
         known = isinstance(error, FedistillError)

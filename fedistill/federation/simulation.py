@@ -4,6 +4,7 @@ Here one person holds all rows, so the server may read them for references and c
 deployed server never imports this module's `Simulation`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from fedistill.data import (
     ProxySet,
     Table,
     load_table,
+    misfits_in_words,
     partition_rows,
     register_rows,
     split_table,
@@ -42,35 +44,31 @@ class Simulation:
         table: What was read.
         proxy: Public rows without labels.
         test: Public rows that only score.
-        sites: Private rows by site, registered.
+        test_site: (num_test,) whose row it is, or None without a site column.
+        sites: Private rows of the sites that take part, registered.
+        left_out: Sites that take no part, and why.
+        misfits: How many rows of a site do not fit the proxy set's schema.
+        notes: What each site's owner must know of its rows, for its own log.
     """
 
     table: Table
     proxy: ProxySet
     test: LabelledRows
-    sites: dict[str, LabelledRows]
+    test_site: tuple[str, ...] | None
+    sites: Mapping[str, LabelledRows]
+    left_out: Mapping[str, str]
+    misfits: Mapping[str, int]
+    notes: Mapping[str, str]
 
     @property
     def site_names(self) -> tuple[str, ...]:
-        """All sites, in a fixed order."""
+        """The sites that take part, in a fixed order."""
         return tuple(self.sites)
 
     @property
     def test_rows(self) -> ProxySet:
         """The test rows without their labels, as a site sees them."""
-        return ProxySet(columns=self.test.columns, rows=self.test.rows)
-
-    def describe(self) -> str:
-        """What was read, in a few lines for the person who runs the simulation."""
-        sizes = ", ".join(f"{name} {len(part.rows):,}" for name, part in self.sites.items())
-        return (
-            f"{self.table.name}: {len(self.table.rows):,} rows, {len(self.table.columns)} columns, "
-            f"{len(self.table.classes)} classes\n"
-            f"public: {len(self.proxy.rows):,} proxy rows without labels "
-            f"(sha256 {self.proxy.sha256[:12]}), {len(self.test.rows):,} test rows\n"
-            f"private: {sizes} rows\n"
-            "policies: written for the sites from the run config; a real site writes its own"
-        )
+        return ProxySet(schema=self.proxy.schema, rows=self.test.rows)
 
 
 def prepare(config: RunConfig) -> Simulation:
@@ -81,9 +79,10 @@ def prepare(config: RunConfig) -> Simulation:
     """
     simulation = prepare_data(config)
     if config.min_sites > len(simulation.sites):
+        without = "".join(f"; {site}: {why}" for site, why in simulation.left_out.items())
         raise ConfigError(
-            f"min-sites={config.min_sites} must be at most the number of sites, "
-            f"{len(simulation.sites)}: lower min-sites"
+            f"min-sites={config.min_sites} must be at most the number of sites that take part, "
+            f"{len(simulation.sites)}{without}: lower min-sites or bring more rows"
         )
     if config.output_dir:
         check_run_folder(Path(config.output_dir), config)
@@ -133,6 +132,8 @@ def prepare_data(config: RunConfig) -> Simulation:
         config.dataset,
         config.label_column,
         config.site_column,
+        config.unit_column,
+        config.ignored,
         config.partition,
         config.sites,
         config.proxy_fraction,
@@ -145,25 +146,47 @@ def _simulation(
     dataset: str,
     label_column: str,
     site_column: str,
+    unit_column: str,
+    ignored: tuple[str, ...],
     partition: str,
     names: tuple[str, ...],
     proxy_fraction: float,
     test_fraction: float,
 ) -> Simulation:
-    table = load_table(dataset, label_column=label_column, site_column=site_column)
+    table = load_table(
+        dataset,
+        label_column=label_column,
+        site_column=site_column,
+        unit_column=unit_column,
+        ignore_columns=ignored,
+    )
     split = split_table(table, proxy_fraction=proxy_fraction, test_fraction=test_fraction)
     parts = partition_rows(split.private, partition, names, site_of_row=split.private_site)
-    registered = {
-        site: register_rows(
-            rows,
-            split.proxy,
-            num_classes=len(table.classes),
-            rows_at_least=ROWS_AT_LEAST,
-            site=site,
-        )
-        for site, rows in parts.items()
-    }
-    return Simulation(table=table, proxy=split.proxy, test=split.test, sites=registered)
+    fitting = {site: int((rows.labels >= 0).sum()) for site, rows in parts.items()}
+    eligible = [site for site in parts if fitting[site] >= ROWS_AT_LEAST]
+    return Simulation(
+        table=table,
+        proxy=split.proxy,
+        test=split.test,
+        test_site=split.test_site,
+        sites={
+            site: register_rows(
+                parts[site],
+                split.proxy,
+                num_classes=len(table.classes),
+                rows_at_least=ROWS_AT_LEAST,
+                site=site,
+            )
+            for site in eligible
+        },
+        left_out={
+            site: f"{fitting[site]} rows are fewer than rows-at-least={ROWS_AT_LEAST}"
+            for site in parts
+            if site not in eligible
+        },
+        misfits={site: len(rows.rows) - fitting[site] for site, rows in parts.items()},
+        notes={site: words for site in parts if (words := misfits_in_words(parts[site]))},
+    )
 
 
 def _policy(config: RunConfig, simulation: Simulation, site: str) -> Policy:
@@ -184,7 +207,9 @@ def _population(config: RunConfig, simulation: Simulation, site: str) -> str:
     return (
         f"{simulation.table.name}, label {config.label_column or 'of the set'}, "
         f"proxy {config.proxy_fraction:g}, test {config.test_fraction:g}, "
-        f"{config.site_column or config.partition}: {site} of {len(simulation.sites)}"
+        f"{config.site_column or config.partition}: {site} of "
+        f"{len(simulation.sites) + len(simulation.left_out)}"
+        + (f", units {config.unit_column}" if config.unit_column else "")
     )
 
 

@@ -18,7 +18,7 @@ from fedistill.errors import FedistillError, RunFailed
 from fedistill.evaluate.report import write_report
 from fedistill.evaluate.summary import Summary, write_summary
 from fedistill.features import proxy_basis
-from fedistill.federation import phases
+from fedistill.federation import phases, scoring
 from fedistill.federation.asking import Wire
 from fedistill.federation.progress import Progress
 from fedistill.federation.result import summarize
@@ -94,6 +94,9 @@ def run_workflow(
     if folder.claim(config):
         this.warn("an earlier run in this folder did not finish: going on after its last phase")
 
+    for site, why in simulation.left_out.items():
+        this.warn(f"{site} takes no part: {why}")
+
     with this.phase("hello"):
         roster = phases.hello(this)
     with this.phase("labels"):
@@ -107,19 +110,25 @@ def run_workflow(
     with this.phase("evaluate"):
         teachers = phases.evaluate(this, roster, releases)
     with this.phase("score"):
-        metrics = phases.score_all(this, ensemble, teachers, compression)
+        metrics = scoring.score_all(this, ensemble, teachers, compression)
+        gains = scoring.compare_sites(this, ensemble, releases, compression)
     with this.phase("report"):
         receipts = read_receipts(folder.receipts)
-        summary = summarize(this, metrics, compression, receipts)
+        summary = summarize(this, metrics, gains, compression, receipts)
         write_report(summary, [receipt.model_dump() for receipt in receipts], folder.report)
         write_summary(summary, folder.summary)
     return summary
 
 
 def average(this: Run, releases: dict[str, LabelRelease]) -> Ensemble:
-    """Average the releases and free the average of shrinkage and noise."""
+    """Weigh and average the releases, free the average of shrinkage and noise."""
     proxy = this.simulation.proxy
     mechanism = mechanism_named(this.config.mechanism)
     responses = [mechanism.response(this.question, release, proxy) for release in releases.values()]
     this.progress.step("target", 0, 0, f"averaging {len(releases)} sites")
-    return build_ensemble(list(releases.values()), responses, proxy_basis(proxy))
+    return build_ensemble(
+        list(releases.values()),
+        responses,
+        proxy_basis(proxy),
+        weights=this.config.ensemble_weights,
+    )

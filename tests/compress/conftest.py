@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedistill.data import ProxySet, numbers
 from fedistill.distill.encoding import Rows, TabularEncoding
 from fedistill.distill.students import TabularStudent
 from fedistill.distill.trainer import Recipe, make_examples, optimise
@@ -15,10 +16,13 @@ from fedistill.labels import EnsembleTarget
 @dataclass(frozen=True)
 class Case:
     student: TabularStudent
-    rows: Rows
+    proxy: ProxySet
     target: EnsembleTarget
-    columns: tuple[str, ...] = tuple(f"column_{index}" for index in range(6))
     classes: tuple[str, ...] = ("low", "middle", "high")
+
+    @property
+    def rows(self) -> Rows:
+        return self.proxy.rows
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +40,7 @@ def case() -> Case:
     rows[:, 1] = 10 ** (3 * rows[:, 1])
     rows[:, 2] = rows[:, 2] > 0
     rows[random.random(1500) < 0.2, 3] = np.nan
-    rows.flags.writeable = False
+    proxy = ProxySet(schema=numbers(f"column_{index}" for index in range(6)), rows=rows)
     log_odds = np.stack(
         [
             2 * rows[:, 0] + rows[:, 2] - 0.5,
@@ -47,7 +51,7 @@ def case() -> Case:
     target = EnsembleTarget(log_odds=log_odds, std=np.zeros(log_odds.shape), num_sites=3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        student = TabularStudent(TabularEncoding.fit(rows), (20, 12), num_classes=3)
+        student = TabularStudent(TabularEncoding.fit(proxy), (20, 12), num_classes=3)
     examples = make_examples(rows, log_odds, np.ones(log_odds.shape))
     optimise(student, examples, Recipe(), num_steps=400, seed=0)
-    return Case(student.eval(), rows, target)
+    return Case(student.eval(), proxy, target)

@@ -19,7 +19,7 @@ from fedistill.errors import DataError
 @pytest.fixture(scope="module")
 def exported(case, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "student.onnx"
-    export_student(case.student, path, columns=case.columns, classes=case.classes)
+    export_student(case.student, path, schema=case.proxy.schema, classes=case.classes)
     return path
 
 
@@ -27,7 +27,7 @@ def exported(case, tmp_path_factory):
 def saved(case, tmp_path):
     weights = tmp_path / "student.safetensors"
     weights.write_bytes(weights_to_bytes(case.student))
-    description = describe(case.student, columns=case.columns, classes=case.classes)
+    description = describe(case.student, schema=case.proxy.schema, classes=case.classes)
     write_manifest(tmp_path / "manifest.json", description, [weights])
     return tmp_path
 
@@ -45,7 +45,7 @@ def test_the_file_answers_as_the_student_does_for_any_batch(case, exported, batc
 
 
 def test_the_file_bears_missing_infinite_and_huge_values(case, exported):
-    rows = np.full((4, len(case.columns)), np.nan, dtype=np.float32)
+    rows = np.full((4, len(case.proxy.schema)), np.nan, dtype=np.float32)
     rows[1:] = np.float32([[np.inf], [-np.inf], [3e38]])
     answers = run(exported, rows)
     assert np.isfinite(answers).all()
@@ -57,9 +57,11 @@ def test_the_file_has_one_float_input_and_names_columns_and_classes(case, export
     (given,), (made,) = model.graph.input, model.graph.output
     assert (given.name, made.name) == ("rows", "probabilities")
     assert given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    assert given.type.tensor_type.shape.dim[1].dim_value == len(case.columns)
+    assert given.type.tensor_type.shape.dim[1].dim_value == len(case.proxy.schema)
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(properties["columns"]) == list(case.columns)
+    assert json.loads(properties["columns"]) == [
+        {"name": name, "kind": "number"} for name in case.proxy.columns
+    ]
     assert json.loads(properties["classes"]) == list(case.classes)
 
 
@@ -70,7 +72,9 @@ def test_the_file_holds_no_trace_of_the_machine_that_made_it(exported):
 
 
 def test_export_says_nothing(case, tmp_path, capfd):
-    export_student(case.student, tmp_path / "s.onnx", columns=case.columns, classes=case.classes)
+    export_student(
+        case.student, tmp_path / "s.onnx", schema=case.proxy.schema, classes=case.classes
+    )
     assert capfd.readouterr() == ("", "")
 
 
@@ -95,6 +99,13 @@ def test_changed_weights_are_refused(saved):
 def test_a_damaged_manifest_is_refused(saved, text):
     (saved / "manifest.json").write_text(text)
     with pytest.raises(DataError, match="no student can be read here"):
+        load_student(saved)
+
+
+def test_a_manifest_of_another_format_is_refused(saved):
+    path = saved / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(DataError, match="format=1 must be 2"):
         load_student(saved)
 
 

@@ -14,7 +14,7 @@ from fedistill.compress.quantize import quantize_file
 def candidates(case, tmp_path_factory):
     directory = tmp_path_factory.mktemp("gate")
     float_file, int8_file = directory / "float.onnx", directory / "int8.onnx"
-    export_student(case.student, float_file, columns=case.columns, classes=case.classes)
+    export_student(case.student, float_file, schema=case.proxy.schema, classes=case.classes)
     quantize_file(float_file, int8_file, case.rows, reduce_range=True)
     size = case.student.num_parameters
     return [

@@ -18,9 +18,8 @@ def both(case, tmp_path_factory):
     seen = []
     made = compress(
         case.student,
-        case.rows,
+        case.proxy,
         case.target,
-        columns=case.columns,
         classes=case.classes,
         prune_ratio=0.25,
         int8=True,
@@ -74,7 +73,7 @@ def test_the_manifest_pins_the_files_and_names_widths_and_range(case, both):
         content = (directory / name).read_bytes()
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert set(manifest["files"]) == FILES - {"manifest.json"}
-    assert manifest["columns"] == list(case.columns)
+    assert [column["name"] for column in manifest["columns"]] == list(case.proxy.columns)
     assert manifest["classes"] == list(case.classes)
     assert manifest["shipped"]["reason"] == made.reason
     assert manifest["shipped"]["precision"] == "int8"
@@ -84,9 +83,8 @@ def test_the_manifest_pins_the_files_and_names_widths_and_range(case, both):
 def test_the_weights_of_the_shipped_file_are_reloaded_at_their_pruned_widths(case, tmp_path):
     made = compress(
         case.student,
-        case.rows,
+        case.proxy,
         case.target,
-        columns=case.columns,
         classes=case.classes,
         prune_ratio=0.05,
         int8=False,
@@ -110,9 +108,8 @@ def test_no_pruning_and_no_quantization_ship_the_float_student(case, tmp_path):
     (tmp_path / "student.onnx").write_bytes(b"of an earlier run")
     made = compress(
         case.student,
-        case.rows,
+        case.proxy,
         case.target,
-        columns=case.columns,
         classes=case.classes,
         prune_ratio=0.0,
         int8=False,

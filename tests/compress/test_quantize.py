@@ -13,7 +13,7 @@ from fedistill.compress.quantize import needs_reduced_range, quantize_file
 @pytest.fixture(scope="module")
 def source(case, tmp_path_factory):
     path = tmp_path_factory.mktemp("quantize") / "float.onnx"
-    export_student(case.student, path, columns=case.columns, classes=case.classes)
+    export_student(case.student, path, schema=case.proxy.schema, classes=case.classes)
     return path
 
 

@@ -1,10 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
-from fedistill.data import LabelledRows, Table, load_table
+from fedistill.data import LabelledRows, Table, code_table, infer_schema, load_table
+from fedistill.data.table import Rows
+from tests.data.tables import rows_of
 
 # A busy machine is no failure.
 settings.register_profile("data", deadline=None)
@@ -17,14 +20,16 @@ def credit() -> Table:
 
 
 @pytest.fixture(scope="session")
+def credit_rows(credit: Table) -> Rows:
+    return rows_of(credit)
+
+
+@pytest.fixture(scope="session")
 def private(credit: Table) -> LabelledRows:
     """The first 301 customers: three sites cannot share them equally."""
-    return LabelledRows(
-        columns=credit.columns,
-        rows=credit.rows[:301].copy(),
-        labels=credit.labels[:301].copy(),
-        num_classes=2,
-    )
+    everything = np.arange(301)
+    schema = infer_schema(credit.columns, everything)
+    return replace(code_table(credit, schema, everything), misfit=None)
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pyarrow.parquet
 import pytest
 
 from fedistill.data import LabelledRows, Table, load_table
+from tests.data.tables import rows_of, table_of, write_csv
 
 
-def test_csv_gives_float32_features_with_nan_for_empty_cells(patients_csv: Path) -> None:
+def test_csv_gives_features_with_nan_for_empty_cells(patients_csv: Path) -> None:
     table = load_table(str(patients_csv), label_column="outcome", site_column="hospital")
-    assert table.columns == ("age", "smoker", "bmi")
-    assert table.rows.dtype == np.float32
+    assert tuple(table.columns) == ("age", "smoker", "bmi")
     expected = [
         [63, 1, 22.5],
         [41, 0, np.nan],
@@ -21,7 +21,7 @@ def test_csv_gives_float32_features_with_nan_for_empty_cells(patients_csv: Path)
         [38, 0, 27.5],
         [49, 1, 24],
     ]
-    assert np.array_equal(table.rows, np.array(expected, dtype=np.float32), equal_nan=True)
+    assert np.array_equal(rows_of(table), np.array(expected, dtype=np.float32), equal_nan=True)
 
 
 def test_text_labels_become_indices_of_the_sorted_classes(patients_csv: Path) -> None:
@@ -48,6 +48,33 @@ def test_boolean_labels(patients_csv: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "labels", [np.array([0, 1, np.nan, np.nan]), np.array(["a", "b", "", " NaN"])]
+)
+def test_missing_labels_have_no_index(tmp_path: Path, labels: np.ndarray) -> None:
+    np.savez(tmp_path / "gaps.npz", X=np.ones((4, 2)), y=labels)
+    table = load_table(str(tmp_path / "gaps.npz"))
+    assert table.labels.tolist() == [0, 1, -1, -1]
+    assert len(table.classes) == 2
+
+
+def test_agreed_classes_keep_their_order_whatever_a_table_holds(patients_csv: Path) -> None:
+    agreed = ("relapsed", "ill", "dead")
+    table = load_table(str(patients_csv), label_column="outcome", classes=agreed)
+    assert table.classes == agreed
+    assert table.labels.tolist() == [-1, 1, -1, 1, 0, -1]
+
+
+@pytest.mark.parametrize("lines", [["1", "0"], ["1.0", "0.0"], [" 01", "0"], ["1", "0", "none"]])
+def test_agreed_classes_of_numbers_are_found_in_any_spelling(
+    tmp_path: Path, lines: list[str]
+) -> None:
+    table = table_of(
+        tmp_path / "few.csv", "x,y", *(f"9,{label}" for label in lines), classes=("0", "1")
+    )
+    assert table.labels[:2].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
     ("labels", "classes", "indices"),
     [
         ("10,9,10", ("9", "10"), [1, 0, 1]),
@@ -68,6 +95,27 @@ def test_classes_are_sorted_by_value(
     assert table.labels.tolist() == indices
 
 
+def test_blanks_around_names_and_texts_do_not_count(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "blanks.csv", "x, y , site", "1, b ,south ", "2,a, north", "3,b,? ")
+    table = load_table(str(path), label_column="y", ignore_columns=("site",))
+    assert table.classes == ("a", "b")
+    path.write_text(path.read_text().replace("? ", "south"))
+    table = load_table(str(path), label_column="y", site_column="site")
+    assert table.site == ("south", "north", "south")
+
+
+def test_line_breaks_in_quotes_are_part_of_a_text(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "quoted.csv", "note,y", '"two\nlines",a', '"one, line",b')
+    assert list(table.columns["note"].texts) == ["two\nlines", "one, line"]
+
+
+def test_ignored_columns_are_no_features(patients_csv: Path) -> None:
+    table = load_table(
+        str(patients_csv), label_column="outcome", ignore_columns=("bmi", "hospital", "outcome")
+    )
+    assert tuple(table.columns) == ("age", "smoker")
+
+
 def test_a_csv_column_that_turns_fractional_late_is_read_whole(tmp_path: Path) -> None:
     """Arrow infers types block by block; a megabyte of integers must not fix the type."""
     path = tmp_path / "long.csv"
@@ -75,14 +123,13 @@ def test_a_csv_column_that_turns_fractional_late_is_read_whole(tmp_path: Path) -
     path.write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(rows)) + "0.5,0\n")
     assert path.stat().st_size > 2**21
     table = load_table(str(path), label_column="y")
-    assert table.rows[-1, 0] == 0.5
-    assert table.rows[rows - 1, 0] == rows - 1
+    assert table.columns["x"].values[-2:].tolist() == [rows - 1, 0.5]
 
 
 def test_npz_keeps_values_names_and_labels(credit_npz: Path, private: LabelledRows) -> None:
     table = load_table(str(credit_npz))
-    assert table.columns == private.columns
-    assert np.array_equal(table.rows, private.rows)
+    assert tuple(table.columns) == private.columns
+    assert np.array_equal(rows_of(table), private.rows)
     assert np.array_equal(table.labels, private.labels)
     assert table.classes == ("0", "1")
     assert table.site is None
@@ -106,9 +153,9 @@ def test_npz_without_names_numbers_its_columns(tmp_path: Path) -> None:
     path = tmp_path / "bare.npz"
     np.savez(path, X=np.array([[1, np.nan], [3, 4]], dtype=">f8"), y=np.array(["no", "yes"]))
     table = load_table(str(path))
-    assert table.columns == ("x0", "x1")
+    assert tuple(table.columns) == ("x0", "x1")
     assert table.classes == ("no", "yes")
-    assert np.array_equal(table.rows, [[1, np.nan], [3, 4]], equal_nan=True)
+    assert np.array_equal(rows_of(table), [[1, np.nan], [3, 4]], equal_nan=True)
 
 
 def test_parquet_reads_every_numeric_type(tmp_path: Path) -> None:
@@ -129,7 +176,7 @@ def test_parquet_reads_every_numeric_type(tmp_path: Path) -> None:
         [np.nan, 2, 1, 2, np.nan, np.nan],
         [3, 2**40, 2, 3, 0, np.nan],
     ]
-    assert np.array_equal(table.rows, np.array(expected, np.float32), equal_nan=True)
+    assert np.array_equal(rows_of(table), np.array(expected, np.float32), equal_nan=True)
     assert table.labels.tolist() == [0, 1, 0]
 
 
@@ -147,8 +194,8 @@ def test_one_table_is_the_same_from_all_three_formats(
     of_npz = load_table(str(credit_npz))
     for name in ("credit.parquet", "credit.csv"):
         table = load_table(str(tmp_path / name), label_column="y")
-        assert table.columns == of_npz.columns
-        assert np.array_equal(table.rows, of_npz.rows)
+        assert tuple(table.columns) == tuple(of_npz.columns)
+        assert np.array_equal(rows_of(table), rows_of(of_npz))
         assert np.array_equal(table.labels, of_npz.labels)
 
 

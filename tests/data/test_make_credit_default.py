@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from fedistill.data import SHIPPED, Table
+from fedistill.data.table import Rows
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_credit_default.py"
 
@@ -24,10 +25,10 @@ def script() -> ModuleType:
 
 
 def test_the_script_makes_the_shipped_values_from_an_npz_file(
-    tmp_path: Path, credit: Table
+    tmp_path: Path, credit: Table, credit_rows: Rows
 ) -> None:
     source, made = tmp_path / "credit.npz", tmp_path / "made.parquet"
-    np.savez(source, X=credit.rows, y=credit.labels, features=np.array(credit.columns))
+    np.savez(source, X=credit_rows, y=credit.labels, features=np.array(list(credit.columns)))
     subprocess.run([sys.executable, SCRIPT, source, "--output", made], check=True, timeout=120)
     with SHIPPED["credit_default"].path.open("rb") as file:
         shipped = pyarrow.parquet.ParquetFile(file).read()

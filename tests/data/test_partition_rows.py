@@ -69,7 +69,7 @@ def test_iid_is_the_published_permutation(private: LabelledRows) -> None:
         assert np.array_equal(part.labels, private.labels[index])
 
 
-@pytest.mark.parametrize("spec", ["iid", "quantile:LIMIT_BAL"])
+@pytest.mark.parametrize("spec", ["iid", "quantile:LIMIT_BAL", "dirichlet:0.3"])
 def test_partitions_do_not_depend_on_numpys_global_state(private: LabelledRows, spec: str) -> None:
     first = partition_rows(private, spec, BANKS)
     np.random.default_rng().permutation(5)
@@ -95,10 +95,17 @@ def test_site_names_must_fit_the_rows(private: LabelledRows) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("dirichlet:0.3", "must be 'iid' or 'quantile:COLUMN': choose one of these"),
+        ("sorted", "must be 'iid', 'quantile:COLUMN' or 'dirichlet:ALPHA': choose one of these"),
+        ("dirchlet:1", r"did you mean 'dirichlet:ALPHA'\?"),
+        ("dirichlet", "must be dirichlet:ALPHA with a number ALPHA above 0 and at most 1000"),
+        ("dirichlet:0", "above 0 and at most 1000: write for instance 'dirichlet:0.3'"),
+        ("dirichlet:-1", "above 0 and at most 1000"),
+        ("dirichlet:1001", "above 0 and at most 1000"),
+        ("dirichlet:nan", "above 0 and at most 1000"),
+        ("dirichlet:few", "above 0 and at most 1000"),
         ("qantile:LIMIT_BAL", r"did you mean 'quantile:COLUMN'\?"),
         ("IID", r"did you mean 'iid'\?"),
-        ("", "partition='' must be 'iid' or 'quantile:COLUMN'"),
+        ("", "partition='' must be 'iid', 'quantile:COLUMN' or"),
         ("iid:3", "write 'iid' alone"),
         ("iid:", "write 'iid' alone"),
         ("quantile", "names none, and it must be quantile:COLUMN"),
@@ -121,3 +128,51 @@ def test_bad_numbers_of_sites(private: LabelledRows) -> None:
         partition_rows(private, "iid", sites)
     with pytest.raises(DataError, match="site-names 'a' must differ"):
         partition_rows(private, "iid", ("a", "b", "a"))
+
+
+def with_labels(labels: list[int], num_classes: int) -> LabelledRows:
+    return LabelledRows(
+        columns=("number",),
+        rows=np.arange(len(labels), dtype=np.float32)[:, None],
+        labels=np.array(labels, dtype=np.int64),
+        num_classes=num_classes,
+        misfit=np.array(["" if label >= 0 else "label is missing" for label in labels]),
+    )
+
+
+@given(
+    labels=st.lists(st.integers(-1, 2), min_size=3, max_size=200),
+    alpha=st.floats(1e-300, 1000),
+)
+def test_dirichlet_deals_every_row_to_exactly_one_site(labels: list[int], alpha: float) -> None:
+    private = with_labels(labels, 3)
+    parts = partition_rows(private, f"dirichlet:{alpha!r}", BANKS)
+    assert tuple(parts) == BANKS
+    numbers = np.concatenate([part.rows[:, 0] for part in parts.values()]).astype(int)
+    assert sorted(numbers) == list(range(len(labels)))
+    for part in parts.values():
+        assert np.array_equal(part.labels, private.labels[part.rows[:, 0].astype(int)])
+        assert part.misfit is not None
+        assert np.array_equal(part.misfit != "", part.labels == -1)
+
+
+def shares(alpha: float) -> np.ndarray:
+    """The share of each class, by row, that each of three sites gets of 30,000 rows."""
+    private = with_labels(np.repeat(np.arange(10), 3000).tolist(), 10)
+    parts = partition_rows(private, f"dirichlet:{alpha}", BANKS).values()
+    return np.stack([np.bincount(part.labels, minlength=10) for part in parts], axis=1) / 3000
+
+
+def test_shares_of_a_class_are_a_dirichlet_draw() -> None:
+    """Each share has mean 1/3 and variance 2/9 / (3 alpha + 1), by the law of Dirichlet(alpha)."""
+    assert shares(1000).std() < 0.02
+    assert shares(0.01).max(axis=1).min() > 0.9
+    spread = [np.mean((shares(alpha) - 1 / 3) ** 2) for alpha in (0.3, 3.0, 30.0)]
+    for alpha, variance in zip((0.3, 3.0, 30.0), spread, strict=True):
+        assert variance == pytest.approx(2 / 9 / (3 * alpha + 1), rel=0.6)
+
+
+def test_dirichlet_deals_misfits_at_random() -> None:
+    """Of 3,000 fair draws a third differs from 1,000 by 130, five sigma, once in a million."""
+    parts = partition_rows(with_labels([-1] * 3000 + [0], 1), "dirichlet:0.001", BANKS)
+    assert all(abs((part.labels == -1).sum() - 1000) < 130 for part in parts.values())

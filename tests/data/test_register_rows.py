@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedistill.data import LabelledRows, ProxySet, register_rows
+from fedistill.data import LabelledRows, ProxySet, misfits_in_words, numbers, register_rows
 from fedistill.errors import DataError
 
 
 @pytest.fixture(scope="module")
 def proxy(private: LabelledRows) -> ProxySet:
-    return ProxySet(columns=private.columns, rows=private.rows[:20])
+    return ProxySet(schema=numbers(private.columns), rows=private.rows[:20])
 
 
 def refusal(rows: LabelledRows, proxy: ProxySet, **changes: int | str) -> str:
@@ -99,3 +99,44 @@ def test_rows_labels_and_names_of_different_tables(private: LabelledRows, proxy:
     assert "labels of type float64 must be integers" in refusal(
         replace(private, labels=private.labels.astype(float)), proxy
     )
+
+
+def with_misfits(private: LabelledRows, reasons: dict[int, str]) -> LabelledRows:
+    """The rows, of which those numbered do not fit."""
+    misfit = np.full(len(private.rows), "", dtype=object)
+    labels = private.labels.copy()
+    for i, reason in reasons.items():
+        misfit[i], labels[i] = reason, -1
+    return replace(private, misfit=misfit.astype(np.str_), labels=labels)
+
+
+def test_misfits_are_left_out(private: LabelledRows, proxy: ProxySet) -> None:
+    units = np.arange(301) // 2
+    rows = replace(with_misfits(private, {0: "bad", 300: "worse"}), units=units)
+    registered = register_rows(rows, proxy, num_classes=2, rows_at_least=299)
+    assert np.array_equal(registered.rows, private.rows[1:300])
+    assert np.array_equal(registered.labels, private.labels[1:300])
+    assert registered.misfit is None
+    assert registered.units is not None
+    assert np.array_equal(registered.units, units[1:300])
+
+
+def test_only_fitting_rows_count(private: LabelledRows, proxy: ProxySet) -> None:
+    rows = with_misfits(private, {0: "bad", 300: "worse"})
+    message = refusal(rows, proxy, rows_at_least=300, site="bank_a")
+    assert message.startswith("site 'bank_a': rows=299 must be at least rows-at-least=300")
+
+
+def test_the_most_frequent_reasons_are_said_first(private: LabelledRows) -> None:
+    counts = {"one": 3, "two": 5, "three": 4, "four": 1, "five": 2, "six": 1, "seven": 1}
+    reasons = [reason for reason, count in counts.items() for _ in range(count)]
+    rows = with_misfits(private, dict(enumerate(reasons)))
+    assert misfits_in_words(rows) == (
+        "17 of 301 rows do not fit the proxy set's schema and count as nothing: "
+        "two (5 rows), three (4 rows), one (3 rows), five (2 rows), four (1 row) and 2 more"
+    )
+
+
+def test_nothing_is_said_where_all_rows_fit(private: LabelledRows) -> None:
+    assert misfits_in_words(private) == ""
+    assert misfits_in_words(with_misfits(private, {})) == ""

@@ -3,15 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedistill.data import Table, split_table
+from fedistill.data import Column, Table, split_table
+from fedistill.data.table import Rows
 from fedistill.errors import DataError
 
 
 def numbered(num_rows: int, num_classes: int = 2, *, sites: bool = False) -> Table:
     """Each row holds its own number, so that every part can be traced."""
     return Table(
-        columns=("number",),
-        rows=np.arange(num_rows, dtype=np.float32)[:, None],
+        columns={"number": Column.of(np.arange(num_rows))},
         labels=np.arange(num_rows) % num_classes,
         classes=tuple(f"class {k}" for k in range(num_classes)),
         site=tuple(f"site {i % 3}" for i in range(num_rows)) if sites else None,
@@ -19,16 +19,18 @@ def numbered(num_rows: int, num_classes: int = 2, *, sites: bool = False) -> Tab
     )
 
 
-def test_the_split_is_the_published_one(credit: Table) -> None:
+def test_the_split_is_the_published_one(credit: Table, credit_rows: Rows) -> None:
     split = split_table(credit, proxy_fraction=0.2, test_fraction=0.15)
     order = np.random.default_rng(0).permutation(30_000)
-    assert np.array_equal(split.proxy.rows, credit.rows[order[:6_000]])
-    assert np.array_equal(split.test.rows, credit.rows[order[6_000:10_500]])
+    assert np.array_equal(split.proxy.rows, credit_rows[order[:6_000]])
+    assert np.array_equal(split.test.rows, credit_rows[order[6_000:10_500]])
     assert np.array_equal(split.test.labels, credit.labels[order[6_000:10_500]])
-    assert np.array_equal(split.private.rows, credit.rows[order[10_500:]])
+    assert np.array_equal(split.private.rows, credit_rows[order[10_500:]])
     assert np.array_equal(split.private.labels, credit.labels[order[10_500:]])
     assert split.private_site is None
-    assert split.proxy.columns == split.test.columns == split.private.columns == credit.columns
+    assert split.proxy.columns == split.test.columns == split.private.columns
+    assert split.private.columns == tuple(credit.columns)
+    assert not any(split.private.misfit)
 
 
 @given(

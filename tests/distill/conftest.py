@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedistill.data import ProxySet, numbers
 from fedistill.distill.encoding import Rows
 from fedistill.distill.trainer import Labeller
 from fedistill.labels import EnsembleTarget
@@ -42,6 +43,11 @@ def rows() -> Rows:
     ).astype(np.float32)
     table.flags.writeable = False
     return table
+
+
+@pytest.fixture(scope="session")
+def proxy(rows: Rows) -> ProxySet:
+    return ProxySet(schema=numbers(f"x{j}" for j in range(rows.shape[1])), rows=rows)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from dp_accounting import NoOpDpEvent
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
-from fedistill.data import ProxySet
+from fedistill.data import ProxySet, numbers
 from fedistill.distill import target
 from fedistill.distill.target import MODEL_ERROR, build_ensemble
 from fedistill.features import proxy_basis
@@ -17,7 +17,7 @@ from fedistill.privacy.grid import encode_log_odds
 @pytest.fixture(scope="module")
 def basis():
     rows = np.random.default_rng(0).normal(size=(4_000, 4)).astype(np.float32)
-    return proxy_basis(ProxySet(columns=("a", "b", "c", "d"), rows=rows))
+    return proxy_basis(ProxySet(schema=numbers(("a", "b", "c", "d")), rows=rows))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedistill.data import ProxySet
 from fedistill.distill.students import predict_log_odds
 from fedistill.distill.trainer import (
     Augmentation,
@@ -20,33 +21,33 @@ def test_the_recipe_takes_40_epochs_and_1500_steps_at_least(num_rows, steps):
     assert Recipe().num_steps(num_rows) == steps
 
 
-def test_a_student_learns_its_target_in_the_target_s_own_scale(rows, target, labeller):
-    student = train_student(rows, target, relabel=labeller, seed=0, recipe=SHORT)
+def test_a_student_learns_its_target_in_the_target_s_own_scale(proxy, rows, target, labeller):
+    student = train_student(proxy, target, relabel=labeller, seed=0, recipe=SHORT)
     error = predict_log_odds(student, rows) - target.log_odds
     assert (error.std(axis=0) < 0.3 * target.log_odds.std(axis=0)).all()
     assert (np.abs(error.mean(axis=0)) < 0.1).all()
 
 
-def test_scale_and_shift_of_a_target_do_not_matter(rows, target):
+def test_scale_and_shift_of_a_target_do_not_matter(proxy, rows, target):
     few = Recipe(epochs=1, steps=20)
     moved = EnsembleTarget(log_odds=0.01 * target.log_odds - 3, std=0.01 * target.std, num_sites=3)
-    one = predict_log_odds(train_student(rows, target, seed=0, recipe=few), rows)
-    other = predict_log_odds(train_student(rows, moved, seed=0, recipe=few), rows)
+    one = predict_log_odds(train_student(proxy, target, seed=0, recipe=few), rows)
+    other = predict_log_odds(train_student(proxy, moved, seed=0, recipe=few), rows)
     np.testing.assert_allclose((other + 3) / 0.01, one, atol=1e-2)
 
 
-def test_equal_seeds_give_equal_students_and_leave_the_global_generator_alone(rows, target):
+def test_equal_seeds_give_equal_students_and_leave_the_global_generator_alone(proxy, target):
     few = Recipe(epochs=1, steps=20)
     before = torch.get_rng_state()
     one, same, other = (
-        train_student(rows, target, seed=seed, recipe=few).state_dict() for seed in (1, 1, 2)
+        train_student(proxy, target, seed=seed, recipe=few).state_dict() for seed in (1, 1, 2)
     )
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["body.0.weight"], other["body.0.weight"])
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_noisier_labels_count_less(rows, labeller):
+def test_noisier_labels_count_less(proxy, rows, labeller):
     """Half of the labels carry noise three times the signal and say so, or do not say so."""
     clean = labeller(rows)
     noisy = np.arange(len(rows)) % 2 == 1
@@ -55,25 +56,25 @@ def test_noisier_labels_count_less(rows, labeller):
     errors = []
     for std in (told, np.full(clean.shape, told.mean())):
         noised = EnsembleTarget(log_odds=clean + noise, std=std, num_sites=3)
-        student = train_student(rows, noised, seed=0, recipe=SHORT)
+        student = train_student(proxy, noised, seed=0, recipe=SHORT)
         errors.append(np.square(predict_log_odds(student, rows) - clean)[~noisy].mean())
     assert errors[0] < 0.7 * errors[1]
 
 
-def test_a_constant_target_is_learned_as_a_constant(rows, labeller):
+def test_a_constant_target_is_learned_as_a_constant(proxy, rows, labeller):
     flat = EnsembleTarget(
         log_odds=np.full((len(rows), 1), -1.2), std=np.zeros((len(rows), 1)), num_sites=3
     )
     student = train_student(
-        rows, flat, relabel=lambda new: np.full((len(new), 1), -1.2), seed=0, recipe=SHORT
+        proxy, flat, relabel=lambda new: np.full((len(new), 1), -1.2), seed=0, recipe=SHORT
     )
     np.testing.assert_allclose(predict_log_odds(student, rows), -1.2, atol=0.05)
 
 
-def test_progress_counts_up_to_the_end(rows, target):
+def test_progress_counts_up_to_the_end(proxy, target):
     seen = []
     train_student(
-        rows,
+        proxy,
         target,
         seed=0,
         recipe=Recipe(epochs=1, steps=5),
@@ -82,9 +83,10 @@ def test_progress_counts_up_to_the_end(rows, target):
     assert seen == [(step, 5) for step in range(1, 6)]
 
 
-def test_fewer_rows_than_a_batch_are_enough(rows, target):
+def test_fewer_rows_than_a_batch_are_enough(proxy, target):
     first = EnsembleTarget(log_odds=target.log_odds[:20], std=target.std[:20], num_sites=3)
-    train_student(rows[:20], first, seed=0, recipe=Recipe(epochs=1, steps=3))
+    few = ProxySet(schema=proxy.schema, rows=proxy.rows[:20])
+    train_student(few, first, seed=0, recipe=Recipe(epochs=1, steps=3))
 
 
 def test_swapped_values_come_from_their_own_column_at_the_stated_rate():

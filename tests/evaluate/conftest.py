@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from examples import with_every_part
 
 from fedistill.evaluate.metrics import Scores
 from fedistill.evaluate.summary import (
@@ -140,7 +141,7 @@ def receipts(summary: Summary) -> list[dict[str, object]]:
             "run": summary.run_id,
             "site": name,
             "population": f"{name}/customers",
-            "what": "6,000 labels as integers (16 bit)",
+            "what": "6,000 labels of dp-probe as 16-bit integers",
             "question": "5b1d" * 16,
             "bytes": 12_126,
             "sha256": f"{place}c7e" * 16,
@@ -168,3 +169,15 @@ def one_site_left_out(summary: Summary) -> Summary:
             "warnings": ("bank_b was left out: no answer within 600 s",),
         }
     )
+
+
+@pytest.fixture
+def five_sites(summary: Summary) -> Summary:
+    """Two classes and five hospitals, with each optional part."""
+    return with_every_part(summary, ("negative", "positive"), 5)
+
+
+@pytest.fixture
+def three_classes(summary: Summary) -> Summary:
+    """Three classes and three hospitals, with each optional part."""
+    return with_every_part(summary, ("healthy", "hypothyroid", "hyperthyroid"), 3)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from fedistill.data import LabelledRows, ProxySet
+from fedistill.data import LabelledRows, ProxySet, numbers
 from fedistill.features import FEATURE_STEP, proxy_basis
 from fedistill.labels import LabelQuestion, probabilities
 from fedistill.mechanisms import dp_probe
@@ -30,7 +30,7 @@ def make_rows(num_rows: int, num_classes: int = 2, seed: int = 0) -> LabelledRow
 
 @pytest.fixture(scope="module")
 def proxy() -> ProxySet:
-    return ProxySet(columns=COLUMNS, rows=make_rows(400, seed=1).rows)
+    return ProxySet(schema=numbers(COLUMNS), rows=make_rows(400, seed=1).rows)
 
 
 def question(proxy: ProxySet, **changes) -> LabelQuestion:
@@ -221,7 +221,7 @@ def test_with_enough_rows_the_teacher_learns_the_classes(proxy, num_classes: int
     plan = mechanism.plan(asked, proxy, rows_at_least=20)
     release, teacher = mechanism.release(rows, proxy, plan)
     fresh = make_rows(2_000, num_classes, seed=2)
-    labels = mechanism.label(teacher, proxy, ProxySet(columns=COLUMNS, rows=fresh.rows))
+    labels = mechanism.label(teacher, proxy, ProxySet(schema=numbers(COLUMNS), rows=fresh.rows))
     accuracy = (probabilities(labels.log_odds).argmax(1) == fresh.labels).mean()
     best = make_rows(2_000, num_classes, seed=2)
     ceiling = np.stack([(k - 1) * best.rows[:, k % 4] * 2 for k in range(num_classes)], 1)
@@ -238,7 +238,7 @@ def test_the_response_predicts_gain_and_noise() -> None:
     releases and 20 directions, has a relative error of about sqrt(2 / 1200) = 4%; the bounds allow
     for the linearisation too. A halved or doubled variance fails.
     """
-    proxy = ProxySet(columns=COLUMNS, rows=make_rows(600, seed=5).rows)
+    proxy = ProxySet(schema=numbers(COLUMNS), rows=make_rows(600, seed=5).rows)
     mechanism, rows, basis = DPProbe(), make_rows(4_000), proxy_basis(proxy)
     asked = question(proxy, epsilon=0.5)
     plan = mechanism.plan(asked, proxy, rows_at_least=20)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedistill.data import ProxySet
+from fedistill.data import ProxySet, numbers
 from fedistill.errors import BudgetExceeded, LedgerError, PolicyRefusal
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import open_site, prepare, question_of
@@ -129,7 +129,7 @@ def test_test_rows_are_labelled_by_the_teacher_that_was_paid_for(agent, config, 
 
 
 def test_without_an_answer_there_is_no_teacher_to_ask(agent, question) -> None:
-    rows = ProxySet(columns=agent.proxy.columns, rows=agent.proxy.rows[:5])
+    rows = ProxySet(schema=numbers(agent.proxy.columns), rows=agent.proxy.rows[:5])
     with pytest.raises(PolicyRefusal, match="has not answered"):
         agent.evaluate(question, rows)
 

@@ -1,0 +1,95 @@
+"""How much each site's answer counts in the ensemble, direction by direction.
+
+`uniform`: every site counts the same.
+
+`agreement`: a random-effects combination (DerSimonian and Laird 1986, "Meta-analysis in clinical
+trials"). A site's answers are gain * (truth + its own deviation) + noise; noise is stated by the
+mechanism, the size of the deviations is learned from how well the answers agree on the public proxy
+set. A site counts in proportion to gain / (noise + gain^2 * deviation): where sites agree, those
+with less noise (more rows) count more; where they differ beyond their noise, all count alike.
+
+Post-processing of releases: no private row is read, nothing is charged.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedistill.labels import Floats
+
+PRIOR_VARIANCES = np.logspace(-3, 6, 91)
+"""Grid of the truth's prior variance."""
+
+_PRIORS = PRIOR_VARIANCES[::3]
+_SMALLEST_VARIANCE = 1e-12
+_DEVIATIONS = np.concatenate([[0.0], np.logspace(-2, 1.5, 29)])
+"""Grid of the variance of a site's own deviation, as a share of the truth's prior variance."""
+
+_LEADING = 10
+"""Leading directions that do not inform the deviations: unlike class shares move them most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """All sites' answers along the eigenvectors of the proxy set's curvature, and their law.
+
+    Attributes:
+        values: (num_sites, num_features, num_classes), classes sum to zero.
+        gain: (num_sites, num_features).
+        variance: (num_sites, num_features) of noise and of the site's finite rows.
+        common: (num_features,) variance that all sites share, of the truth's own scale.
+    """
+
+    values: Floats
+    gain: Floats
+    variance: Floats
+    common: Floats
+
+
+def uniform_weights(answers: Answers) -> Floats:
+    """Equal weights, (num_sites, num_features); columns sum to one."""
+    return np.full(answers.gain.shape, 1 / len(answers.gain))
+
+
+def agreement_weights(answers: Answers) -> Floats:
+    """Random-effects weights, (num_sites, num_features); columns sum to one."""
+    deviation = _variance_of_deviations(answers)
+    gain = np.maximum(answers.gain, _SMALLEST_VARIANCE)
+    spread = answers.variance + gain**2 * deviation
+    weights = gain / np.maximum(spread, _SMALLEST_VARIANCE)
+    share: Floats = weights / weights.sum(axis=0)
+    return share
+
+
+def shares(weights: Floats, answers: Answers, eigenvalues: Floats) -> Floats:
+    """Each site's share of the ensemble's answer on the proxy set, (num_sites,), sum one."""
+    passed = (weights * answers.gain) @ eigenvalues
+    share: Floats = passed / passed.sum()
+    return share
+
+
+def _variance_of_deviations(answers: Answers) -> float:
+    """The variance of greatest marginal likelihood, prior variance of the truth fitted with it."""
+    num_sites, num_features, num_classes = answers.values.shape
+    if num_sites < 2:
+        return 0.0
+    # Eigenvalues ascend, so the leading directions come last.
+    used = slice(0, num_features - _LEADING if num_features > 2 * _LEADING else num_features)
+    values, gain = answers.values[:, used], answers.gain[:, used]
+    squares = (values**2).sum(axis=2)
+    noise = np.maximum(answers.variance[:, used], _SMALLEST_VARIANCE)
+    truth = _PRIORS[:, None] + answers.common[used]
+    best, found = -np.inf, 0.0
+    for share in _DEVIATIONS:
+        deviation = share * _PRIORS[:, None, None]
+        spread = noise + gain**2 * deviation  # (num_priors, sites, features)
+        precision = (gain**2 / spread).sum(axis=1)
+        pull = np.einsum("ksf,sfc->kfc", gain / spread, values)
+        log_determinant = np.log(spread).sum(axis=1) + np.log1p(truth * precision)
+        explained = truth * (pull**2).sum(axis=2) / (1 + truth * precision)
+        misfit = (squares / spread).sum(axis=1) - explained
+        likelihood = -0.5 * ((num_classes - 1) * log_determinant + misfit).sum(axis=1)
+        if likelihood.max() > best:
+            best = likelihood.max()
+            found = float(share * _PRIORS[likelihood.argmax()])
+    return found

@@ -1,0 +1,122 @@
+"""Scores on the public test rows: of what ships, of what it came from, and of every site alone."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedistill.compress import Compression, predict_file
+from fedistill.distill.target import Ensemble, build_ensemble
+from fedistill.evaluate.calibration import calibration
+from fedistill.evaluate.comparison import Comparison, SiteComparison, compare
+from fedistill.evaluate.local import local_model
+from fedistill.evaluate.metrics import Scores, class_scores, score
+from fedistill.evaluate.reference import central_reference
+from fedistill.evaluate.summary import Metrics
+from fedistill.features import Expansion, proxy_basis
+from fedistill.labels import Floats, LabelRelease, probabilities
+from fedistill.mechanisms import mechanism_named
+
+if TYPE_CHECKING:
+    from fedistill.federation.workflow import Run
+
+MOST_SITES_COMPARED = 30
+
+
+def score_all(
+    this: "Run",
+    ensemble: Ensemble,
+    teachers: dict[str, LabelRelease],
+    compressed: Compression,
+) -> Metrics:
+    """Score everything on the public test rows; the central reference is for simulations only."""
+    this.progress.step("score", 0, 0, "central reference and test scores")
+    test = this.simulation.test
+    classes = this.simulation.table.classes
+
+    def scored(shares: Floats) -> Scores:
+        return score(shares, test.labels)
+
+    private = list(this.simulation.sites.values())
+    reference = central_reference(
+        np.concatenate([part.rows for part in private]),
+        np.concatenate([part.labels for part in private]),
+        test.rows,
+        num_classes=len(classes),
+        schema=this.simulation.proxy.schema,
+    )
+    shipped = predict_file(compressed.shipped, test.rows)
+    return Metrics(
+        student=scored(shipped),
+        student_fp32=scored(predict_file(compressed.fp32, test.rows)),
+        ensemble=scored(probabilities(ensemble.label(test.rows))),
+        teachers={
+            site: scored(probabilities(release.log_odds)) for site, release in teachers.items()
+        },
+        central_reference=scored(reference),
+        student_classes=dict(zip(classes, class_scores(shipped, test.labels), strict=True)),
+        student_calibration=calibration(shipped, test.labels),
+    )
+
+
+def compare_sites(
+    this: "Run",
+    ensemble: Ensemble,
+    releases: dict[str, LabelRelease],
+    compressed: Compression,
+) -> dict[str, SiteComparison]:
+    """What each site gains from joining: its own models against the shared student.
+
+    For simulations only. A site's own private model is its release alone, denoised as the ensemble
+    is; its own model without privacy is trained on its rows here.
+    """
+    student = predict_file(compressed.shipped, this.simulation.test.rows)
+    names = list(releases)[:MOST_SITES_COMPARED]
+    if len(names) < len(releases):
+        this.warn(f"gains from joining are shown for {len(names)} of {len(releases)} sites")
+    shares = dict(zip(releases, ensemble.site_shares, strict=True))
+    compared = {}
+    for number, site in enumerate(names):
+        this.progress.step("gains", number, len(names), f"{site} alone")
+        models = {
+            "local": _alone(this, site),
+            "local_private": _alone_with_privacy(this, releases[site]),
+            "student": student,
+        }
+        compared[site] = SiteComparison(
+            rows=len(this.simulation.sites[site].rows),
+            misfit_rows=this.simulation.misfits[site],
+            weight=shares[site],
+            everyone=compare(labels=this.simulation.test.labels, **models),
+            own=_on_own_rows(this, site, models),
+        )
+    this.progress.step("gains", len(names), len(names), "compared")
+    return compared
+
+
+def _alone(this: "Run", site: str) -> Floats:
+    """The site's own model without privacy, on the test rows."""
+    rows, expansion = this.simulation.sites[site], Expansion.of(this.simulation.proxy.schema)
+    return local_model(
+        expansion.transform(rows.rows),
+        rows.labels,
+        expansion.transform(this.simulation.test.rows),
+        num_classes=rows.num_classes,
+    )
+
+
+def _alone_with_privacy(this: "Run", release: LabelRelease) -> Floats:
+    """The site's own release, denoised, on the test rows."""
+    proxy = this.simulation.proxy
+    response = mechanism_named(release.mechanism).response(this.question, release, proxy)
+    alone = build_ensemble([release], [response], proxy_basis(proxy))
+    return probabilities(alone.label(this.simulation.test.rows))
+
+
+def _on_own_rows(this: "Run", site: str, models: dict[str, Floats]) -> Comparison | None:
+    """The comparison on those public test rows that the site column gives to this site."""
+    whose = this.simulation.test_site
+    if whose is None:
+        return None
+    own = np.array([name == site for name in whose])
+    labels = this.simulation.test.labels[own]
+    return compare(labels=labels, **{name: answers[own] for name, answers in models.items()})
