@@ -43,6 +43,18 @@ SHIPPED: Mapping[str, ShippedSet] = MappingProxyType(
             label_column="default_next_month",
             class_names=("no default", "default"),
         ),
+        "heart_disease": ShippedSet(
+            file="heart_disease.parquet",
+            label_column="disease",
+            site_column="hospital",
+            class_names=("no disease", "disease"),
+        ),
+        "thyroid": ShippedSet(
+            file="thyroid.parquet",
+            label_column="finding",
+            site_column="referral_source",
+            class_names=("no finding", "finding"),
+        ),
     }
 )
 """Shipped data sets by the name that `dataset` takes."""

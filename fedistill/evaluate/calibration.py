@@ -75,7 +75,8 @@ def wilson_interval(count: int, rows: int) -> tuple[float, float]:
     share, square = count / rows, NORMAL_95**2 / rows
     middle = (share + square / 2) / (1 + square)
     reach = math.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    # Rounding must not leave the share itself outside.
+    return min(max(0.0, middle - reach), share), max(min(1.0, middle + reach), share)
 
 
 def _bin(predictions: Floats, happened: npt.NDArray[np.bool_]) -> CalibrationBin:

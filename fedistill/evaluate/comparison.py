@@ -13,7 +13,7 @@ class Comparison(Part):
     Attributes:
         test_rows: Number of rows that all are scored on.
         local: The site's own best model of its rows alone, without privacy.
-        local_private: The site's own teacher with differential privacy.
+        local_private: What its own noised answers alone yield, with differential privacy.
         student: The shared student, as shipped.
         gain: AUC of the student less that of `local`.
         gain_private: AUC of the student less that of `local_private`.

@@ -20,6 +20,7 @@ def summary_tables(summary: Summary, *, report: Path | None) -> RenderableType:
     """The tables as one Rich renderable. Names of sites and reasons are never read as markup."""
     parts: list[RenderableType] = [Text(), Text(wording.headline(summary), style="bold")]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in summary.warnings]
+    parts += [Text(f"left out: {name}, {why}") for name, why in summary.left_out.items()]
     parts += [Text(), _payments(summary), Text(), _scores(summary)]
     if summary.sites:
         parts += [Text(), _joining(summary)]

@@ -180,7 +180,7 @@ def _simulation(
             for site in eligible
         },
         left_out={
-            site: f"{fitting[site]} rows are fewer than rows-at-least={ROWS_AT_LEAST}"
+            site: f"it has {fitting[site]} of the {ROWS_AT_LEAST} rows that rows-at-least asks for"
             for site in parts
             if site not in eligible
         },

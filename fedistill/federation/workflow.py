@@ -95,7 +95,7 @@ def run_workflow(
         this.warn("an earlier run in this folder did not finish: going on after its last phase")
 
     for site, why in simulation.left_out.items():
-        this.warn(f"{site} takes no part: {why}")
+        progress.warn(f"{site} takes no part: {why}")
 
     with this.phase("hello"):
         roster = phases.hello(this)

@@ -26,7 +26,7 @@ def test_the_learner_that_ranks_better_on_the_site_is_chosen(rule, learner):
     answer = local_model(rows, labels, test_rows, num_classes=2)
     expected = getattr(local, learner)(rows, labels, test_rows, 2)
     np.testing.assert_array_equal(answer, expected)
-    assert auc(answer, test_labels) > 0.85
+    assert auc(answer, test_labels) > 0.7
     np.testing.assert_allclose(answer.sum(axis=1), 1)
 
 

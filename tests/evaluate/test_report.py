@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 from pydantic import ValidationError
 
-from fedistill.evaluate import wording
+from fedistill.evaluate import gains, wording
 from fedistill.evaluate.report import render_report, write_report
 from fedistill.evaluate.summary import Views
 
@@ -85,8 +85,10 @@ def test_every_score_cost_size_and_time_of_the_summary_is_in_the_text(page, summ
 
 def test_receipts_are_told_in_words(page, receipts):
     assert (
-        "bank_a sent 6,000 labels as integers (16 bit), 12.1 KB. It cost epsilon 1.000: of the "
-        "budget of 1.000, 1.000 is now spent and 0.000 left." in page.text
+        "On 23 November 2026 at 22:45:52 UTC, bank_c sent 6,000 labels of dp-probe as 16-bit "
+        "integers (12.1 KB) about the population bank_c/customers, at a cost of epsilon 1.000 "
+        "(delta 1e-5, record level, add-remove adjacency); of its budget of epsilon 2.000, 1.500 "
+        "is now spent and 0.500 left." in page.text
     )
     for receipt in receipts:
         assert receipt["sha256"] in page.text
@@ -95,17 +97,108 @@ def test_receipts_are_told_in_words(page, receipts):
 def test_cached_answer_is_told_as_free(summary, receipts):
     cached = receipts[0] | {"cached": True, "epsilon": 0.0}
     text = _Elements(render_report(summary, [cached])).text
-    assert "was paid for before and cost nothing" in text
+    assert "again and at no cost, because it had been paid for before (delta 1e-5" in text
 
 
-def test_figures_have_a_title_a_description_and_a_unique_name(page):
+@pytest.mark.parametrize(("which", "drawn"), [("summary", 9), ("five_sites", 14)])
+def test_figures_have_a_title_a_description_and_a_unique_name(request, receipts, which, drawn):
+    page = _Elements(render_report(request.getfixturevalue(which), receipts))
     drawings = [attributes for tag, attributes in page.tags if attributes.get("role") == "img"]
     named = [name for drawing in drawings for name in drawing["aria-labelledby"].split()]
     known = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    assert len(drawings) == 7
-    assert len(named) == 14
+    assert len(drawings) == drawn
+    assert len(named) == 2 * drawn
     assert len(known) == len(set(known))
     assert set(named) <= set(known)
+
+
+@pytest.mark.parametrize("which", ["five_sites", "three_classes"])
+def test_every_gain_class_and_bin_is_in_the_text(request, which):
+    summary = request.getfixturevalue(which)
+    text = _Elements(render_report(summary, [])).text
+    for site in summary.sites.values():
+        assert f"{site.rows:,}" in text
+        for comparison in (site.everyone, site.own):
+            for gain in (comparison.gain, comparison.gain_private):
+                assert f"{gains.with_error(gain)} {gains.verdict(gain)}".replace(" ", "") in (
+                    text.replace(" ", "")
+                )
+            assert wording.fraction(comparison.local.auc, 3) in text
+            assert wording.fraction(comparison.local_private.auc, 3) in text
+    for name, scores in summary.metrics.student_classes.items():
+        assert name in text
+        for figure in (scores.recall, scores.precision, scores.auprc):
+            assert wording.fraction(figure, 3) in text
+    for each in summary.metrics.student_calibration:
+        assert f"{each.low:.3f} to {each.high:.3f}" in text
+    everyone = {name: site.everyone for name, site in summary.sites.items()}
+    for sentence in gains.sentences(everyone):
+        assert sentence in text
+    assert "SVI3 rows are fewer than rows-at-least=20." in text.replace("SVI ", "SVI")
+
+
+def _without(summary, name):
+    parts = {
+        "sites": ({}, "Who gains from joining"),
+        "own": ({key: _not_own(site) for key, site in summary.sites.items()}, "rows of each site"),
+        "left_out": ({}, "Sites that take no part"),
+        "warnings": ((), "Before you rely on this"),
+        "compression": ((), "Quality and file size"),
+        "timings": ({}, "Where the "),
+        "config": ({}, "Run config"),
+        "versions": ({}, "Versions"),
+        "student_calibration": ((), "mean predicted probability"),
+        "student_classes": ({}, "Class by class"),
+    }
+    empty, gone = parts[name]
+    if name.startswith("student"):
+        metrics = summary.metrics.model_copy(update={name: empty})
+        return summary.model_copy(update={"metrics": metrics}), gone
+    return summary.model_copy(update={"sites" if name == "own" else name: empty}), gone
+
+
+def _not_own(site):
+    return site.model_copy(update={"own": None})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sites", "own", "left_out", "warnings", "compression", "timings", "config", "versions",
+        "student_calibration", "student_classes",
+    ],
+)  # fmt: skip
+def test_report_leaves_out_a_part_that_is_missing_and_nothing_else(five_sites, receipts, name):
+    whole = _Elements(render_report(five_sites, receipts)).text
+    without, gone = _without(five_sites, name)
+    text = _Elements(render_report(without, receipts)).text
+    assert gone in whole
+    assert gone not in text
+    assert "What it cost in privacy" in text
+    assert "None" not in text
+
+
+def test_report_without_any_optional_part_has_no_empty_section(summary):
+    bare = summary.model_copy(update={"timings": {}, "config": {}, "versions": {}})
+    text = _Elements(render_report(bare, [])).text
+    for heading in ("Who gains", "What its probabilities are worth", "Sites that take no part"):
+        assert heading not in text
+
+
+def test_hostile_names_of_sites_and_classes_stay_text(five_sites):
+    site = next(iter(five_sites.sites.values()))
+    scores = next(iter(five_sites.metrics.student_classes.values()))
+    hostile = five_sites.model_copy(
+        update={
+            "sites": {HOSTILE: site},
+            "left_out": {HOSTILE: HOSTILE},
+            "split": five_sites.split.model_copy(update={"classes": ("a", HOSTILE)}),
+            "metrics": five_sites.metrics.model_copy(update={"student_classes": {HOSTILE: scores}}),
+        }
+    )
+    html = render_report(hostile, [])
+    assert "<script" not in html
+    assert _Elements(html).text.count(HOSTILE) >= 6
 
 
 def test_hostile_names_stay_text(summary, receipts):

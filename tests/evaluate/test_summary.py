@@ -24,6 +24,7 @@ def test_file_has_the_keys_that_programs_rely_on(summary, tmp_path):
     assert {"task", "dataset", "mechanism", "seed", "metrics", "privacy", "wire"} <= set(written)
     assert set(written["metrics"]) == {
         "student", "student_fp32", "ensemble", "teachers", "central_reference",
+        "student_classes", "student_calibration",
     }  # fmt: skip
     assert {"auc", "accuracy", "log_loss", "ece"} <= set(written["metrics"]["student"])
     assert {"auc", "accuracy", "log_loss", "ece"} <= set(written["metrics"]["teachers"]["bank_a"])
@@ -40,6 +41,33 @@ def test_file_has_the_keys_that_programs_rely_on(summary, tmp_path):
     }  # fmt: skip
     assert written["timings"]["labels"] == 38.9
     assert written["config"]["secure-aggregation"] is False
+
+
+def test_file_has_the_keys_of_every_optional_part(five_sites, tmp_path):
+    write_summary(five_sites, tmp_path / "summary.json")
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert set(written["metrics"]["student_classes"]["positive"]) == {
+        "recall", "precision", "auprc", "rows",
+    }  # fmt: skip
+    assert set(written["metrics"]["student_calibration"][0]) == {
+        "predicted", "observed", "low", "high", "rows",
+    }  # fmt: skip
+    site = written["sites"]["STMW"]
+    assert set(site) == {"rows", "misfit_rows", "weight", "everyone", "own"}
+    assert set(site["everyone"]) == {
+        "test_rows", "local", "local_private", "student", "gain", "gain_private",
+    }  # fmt: skip
+    assert set(site["own"]["gain"]) == {"value", "standard_error"}
+    assert written["sites"]["SVHD"]["weight"] is None
+    assert set(written["left_out"]) == {"SVI"}
+    assert read_summary(tmp_path / "summary.json") == five_sites
+
+
+def test_summary_without_the_optional_parts_is_read(summary, tmp_path):
+    written = summary.model_dump(mode="json", exclude={"sites", "left_out"})
+    del written["metrics"]["student_classes"], written["metrics"]["student_calibration"]
+    (tmp_path / "summary.json").write_text(json.dumps(written))
+    assert read_summary(tmp_path / "summary.json") == summary
 
 
 def test_what_is_not_a_number_is_written_as_null(summary, tmp_path):

@@ -3,6 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
+from fedistill.evaluate import gains, wording
 from fedistill.evaluate.summary import Privacy
 from fedistill.evaluate.table import print_summary
 
@@ -56,3 +57,29 @@ def test_long_site_names_are_cut_not_the_figures(summary, width):
     text = _printed(odd, Console(file=io.StringIO(), width=width), None)
     assert "1e-5" in text
     assert max(map(len, text.splitlines())) <= width
+
+
+def test_table_says_who_gains_from_joining(five_sites, terminal):
+    text = _printed(five_sites, terminal, None)
+    assert max(map(len, text.splitlines())) <= 80
+    section = text.split("Who gains from joining")[1].split("shipped ")[0]
+    lines = {line.split()[0]: line for line in section.splitlines() if line.strip()}
+    for name, site in list(five_sites.sites.items())[:4]:
+        assert f"{site.rows:,}" in lines[name]
+        assert gains.with_error(site.everyone.gain) in lines[name]
+        assert gains.with_error(site.everyone.gain_private) in lines[name]
+    assert "none" in lines["SVHD"]
+    assert "is worse at one (other)" in " ".join(section.split())
+
+
+def test_table_without_a_comparison_says_nothing_of_joining(summary, terminal):
+    assert "joining" not in _printed(summary, terminal, None)
+
+
+def test_long_site_names_leave_gains_and_scores_whole(five_sites, terminal):
+    site = next(iter(five_sites.sites.values()))
+    odd = five_sites.model_copy(update={"sites": {"h" * 90: site}})
+    text = _printed(odd, terminal, None)
+    assert gains.with_error(site.everyone.gain_private) in text
+    assert wording.fraction(five_sites.metrics.ensemble.ece) in text
+    assert max(map(len, text.splitlines())) <= 80

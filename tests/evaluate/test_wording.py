@@ -1,8 +1,10 @@
 import math
+from datetime import UTC, datetime
 
 import pytest
 
 from fedistill.evaluate import wording
+from fedistill.evaluate.calibration import CalibrationBin
 from fedistill.evaluate.summary import Views
 
 
@@ -83,3 +85,21 @@ def test_headline_is_one_sentence_with_result_and_price(summary, one_site_left_o
         "for epsilon 1 each."
     )
     assert wording.headline(one_site_left_out).startswith("Two sites taught")
+
+
+def test_calibration_is_told_by_bins_inside_above_and_below():
+    def one(predicted):
+        return CalibrationBin(predicted=predicted, observed=0.5, low=0.4, high=0.6, rows=9)
+
+    assert wording.calibration_sentence([one(0.45), one(0.7), one(0.3), one(0.2)]) == (
+        "Of four bins, the mean prediction lies inside the 95% interval of what was observed in "
+        "one, above it in one and below it in two."
+    )
+    assert wording.calibration_sentence([one(0.7)]).endswith(
+        "observed in none and above it in one."
+    )
+
+
+def test_time_is_told_with_its_zone():
+    moment = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+    assert wording.day_and_time(moment) == "4 March 2026 at 05:06:07 UTC"

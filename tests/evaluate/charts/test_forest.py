@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from fedistill.evaluate.charts.axis import MOST_ROWS
@@ -21,7 +23,7 @@ def test_intervals_lie_inside_the_plot_and_zero_between_losers_and_gainers(compa
             assert (gain.low > plot.zero or gain.high < plot.zero) == gain.clear
     heights = [gain.y for row in plot.rows for gain in row.gains]
     assert heights == sorted(heights)
-    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) > 12
+    assert min(b - a for a, b in itertools.pairwise(heights)) > 12
 
 
 def test_interval_reaches_1_96_standard_errors(comparisons):
