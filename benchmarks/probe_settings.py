@@ -9,6 +9,7 @@ DIR may hold further data sets as npz (X, y); credit_default ships with the pack
 
 import argparse
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,14 +21,24 @@ from rich.table import Table
 from fedistill.data import LabelledRows, ProxySet, load_table, partition_rows, split_table
 from fedistill.distill import target
 from fedistill.evaluate.metrics import auc
-from fedistill.features import proxy_basis
+from fedistill.features import main_effects, proxy_basis
 from fedistill.labels import LabelQuestion, probabilities
 from fedistill.mechanisms import dp_probe
 
 EPSILONS = 0.5, 1.0, 2.0
 SITES = "site_0", "site_1", "site_2"
-CHOSEN = {"clip": 0.7, "steps": 6, "step": 1.0, "ridge": 2.83, "model_error": 3.0}
-"""The shipped values; every other row of the table changes one of them."""
+CHOSEN = {
+    "clip": 0.7,
+    "steps": 6,
+    "step": 1.0,
+    "ridge": 2.83,
+    "model_error": 3.0,
+    "thermometer": -1.0,
+}
+"""The shipped values; every other row of the table changes one of them.
+
+`thermometer` is the weight of the thermometer codes, z-scores have 1; -1 is the shipped rule.
+"""
 
 CHANGES: tuple[dict[str, float], ...] = (
     {},
@@ -41,6 +52,9 @@ CHANGES: tuple[dict[str, float], ...] = (
     {"ridge": 4.24},
     {"model_error": 0.0},
     {"model_error": 1.0},
+    {"thermometer": 0.0},
+    {"thermometer": 0.3},
+    {"thermometer": 1.0},
     {"clip": 0.42, "steps": 8, "step": 0.7, "ridge": 4.24, "model_error": 0.0},
 )
 
@@ -57,7 +71,14 @@ def validation_auc(dataset: str, epsilon: float, setting: dict[str, float]) -> f
         proxy_sha256=proxy.sha256,
     )
     clip = int(setting["clip"] / dp_probe._GRADIENT_STEP)
+    fixed = setting["thermometer"]
+    map_rule = {
+        "_MOST_THERMOMETER_VARIANCE": fixed,
+        "distance_from_normal": lambda values: np.inf,
+    }
+    import_module("fedistill.features.proxy_basis")._bases.clear()
     with (
+        patch.multiple(main_effects, **(map_rule if fixed >= 0 else {})),
         patch.multiple(dp_probe, CLIP=setting["clip"], _CLIP_INTEGER=clip),
         patch.multiple(dp_probe, STEP_SIZE=setting["step"], RIDGE_PER_NOISE=setting["ridge"]),
         patch.multiple(target, MODEL_ERROR=setting["model_error"]),

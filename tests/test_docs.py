@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import numpy as np
 import pytest
 from pydantic import BaseModel
 
@@ -19,6 +18,7 @@ from fedistill.config import RunConfig, describe_keys
 from fedistill.errors import ConfigError
 from fedistill.evaluate.summary import Summary
 from fedistill.privacy.receipts import Receipt
+from tests.own_data import write_own_data
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -32,6 +32,7 @@ RUN = "run by this file"
 HELP = "its --help is run by this file"
 PREPARE = "checked up to the start of Flower by this file"
 IN_CI = ".ci/run"
+TUTORIAL_TEST = "tests/e2e/test_tutorial.py::test_every_block_works_in_the_order_of_the_page"
 LEDGER_TESTS = "tests/privacy/test_ledger_commands.py"
 INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock"
 SIMULATE = "fedistill simulate simulations/banks_3"
@@ -45,14 +46,22 @@ COMMANDS = {
     "fedistill --help": RUN,
     "fedistill config": RUN,
     "fedistill simulate --help": RUN,
+    "fedistill data list": RUN,
     "python -m benchmarks.banks": HELP,
     "python -m benchmarks.main_job": HELP,
     SIMULATE: PREPARE,
     f"{SIMULATE} -c 'epsilon=0.5 partition=\"iid\"'": PREPARE,
     f"{SIMULATE} -c 'epsilon=2.0 seed=1'": PREPARE,
+    f"{SIMULATE} --dry-run -c 'dataset=/data/loans.csv label-column=defaulted partition=iid'": (
+        PREPARE
+    ),
     f"{SIMULATE} -c 'dataset=/data/loans.csv label-column=defaulted partition=iid'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/loans.csv label-column=defaulted site-column=branch'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/loans.npz partition=quantile:income num-sites=2'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/visits.parquet label-column=readmitted site-column=hospital "
+    "unit-column=patient ignore-columns=visit,note'": PREPARE,
+    "fedistill simulate simulations/hospitals_5": PREPARE,
+    "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
     "fedistill ledger show ~/ledgers/bank_a.ledger.db": (
         f"{LEDGER_TESTS}::test_show_lists_what_was_spent_on_what"
     ),
@@ -79,6 +88,12 @@ def commands(page: Path) -> list[str]:
     text = "".join(blocks(page, "sh", "bash", "shell", "console")).replace("\\\n", "")
     lines = (" ".join(line.removeprefix("$ ").split()) for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
+
+
+# The tutorial's test reads its commands from the page, and runs them all.
+COMMANDS |= {
+    command: COMMANDS.get(command, TUTORIAL_TEST) for command in commands(ROOT / "docs/tutorial.md")
+}
 
 
 @cache
@@ -280,12 +295,9 @@ def run(name: str, *arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Loans as the page about own data has them, as CSV and npz."""
-    folder, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    income, labels = random.normal(size=300).round(3), random.integers(2, size=300)
-    lines = (f"{x},{int(x > 0)},{y}" for x, y in zip(income, labels, strict=True))
-    (folder / "loans.csv").write_text("income,branch,defaulted\n" + "\n".join(lines) + "\n")
-    np.savez(folder / "loans.npz", X=income[:, None], y=labels, features=np.array(["income"]))
+    """The files of the page about own data."""
+    folder = tmp_path_factory.mktemp("data")
+    write_own_data(folder)
     return folder
 
 
@@ -294,7 +306,8 @@ def test_simulations_pass_every_check_before_flower_starts(command: str, data: P
     from fedistill.cli.application import load_application
     from fedistill.federation.simulation import prepare
 
-    _, _, directory, *options = shlex.split(command.replace("/data/", f"{data}/"))
+    words = shlex.split(command.replace("/data/", f"{data}/"))
+    _, _, directory, *options = [word for word in words if word != "--dry-run"]
     application = load_application(ROOT / directory, options[1::2])
     assert options[::2] == ["-c"] * len(options[1::2])
     assert prepare(application.config).site_names

@@ -48,10 +48,19 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Column-swap copies: each entry is replaced with probability `swap` by another row's."""
+    """Column-swap copies: each entry is replaced with probability `swap` by another row's.
+
+    Each row is copied `copies` times, or as often as it takes to make `at_least` copies in all: few
+    proxy rows alone do not show a student what the target says between them.
+    """
 
     swap: float = 0.1
     copies: int = 3
+    at_least: int = 6_000
+
+    def copies_of(self, num_rows: int) -> int:
+        """How often each of `num_rows` rows is copied."""
+        return max(self.copies, math.ceil(self.at_least / num_rows))
 
 
 @dataclass(frozen=True)
@@ -171,8 +180,8 @@ def optimise(
 
 
 def swap_columns(rows: Rows, augmentation: Augmentation, random: np.random.Generator) -> Rows:
-    """Copies of all rows with entries swapped in from random rows: (copies * num_rows, columns)."""
-    copies = np.tile(rows, (augmentation.copies, 1))
+    """Copies of all rows with entries swapped in from random rows: (num_copies, num_columns)."""
+    copies = np.tile(rows, (augmentation.copies_of(len(rows)), 1))
     row, column = np.nonzero(random.random(copies.shape, dtype=np.float32) < augmentation.swap)
     copies[row, column] = rows[random.integers(len(rows), size=len(row)), column]
     return copies

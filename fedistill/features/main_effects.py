@@ -4,6 +4,7 @@ Every operation is elementwise, so a row's effects depend on that row alone.
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,9 @@ Floats = npt.NDArray[np.float64]
 
 _BINS = 16
 _Z_LIMIT = 3.0
-_VARIANCES = {"z": 1.0, "thermometer": 1.0, "missing": 0.3}
+_Z_VARIANCE = 1.0
+_MISSING_VARIANCE = 0.3
+_MOST_THERMOMETER_VARIANCE = 2.0
 _MISSING_SHARE = (0.002, 0.998)
 
 
@@ -65,7 +68,8 @@ def fit_main_effects(proxy_rows: npt.NDArray[np.float32]) -> MainEffects:
     )
     effects = _raw(proxy_rows, unscaled)
     offset = effects.mean(axis=0)
-    scale = _block_scales(effects.var(axis=0), _block_sizes(unscaled))
+    bent = sum(distance_from_normal(rows[~missing[:, column], column]) for column in edges)
+    scale = _scales(unscaled, effects.var(axis=0), min(bent, _MOST_THERMOMETER_VARIANCE))
     return MainEffects(**{**vars(unscaled), "offset": offset, "scale": scale})
 
 
@@ -112,19 +116,29 @@ def _flagged(missing: npt.NDArray[np.bool_]) -> tuple[int, ...]:
     return tuple(sorted(patterns.values()))
 
 
-def _block_sizes(fitted: MainEffects) -> dict[str, int]:
-    return {
-        "z": int((fitted.std > 0).sum()),
-        "thermometer": sum(len(edges) for edges in fitted.edges.values()),
-        "missing": len(fitted.flagged),
-    }
+def distance_from_normal(values: Floats) -> float:
+    """One minus the squared correlation of values (n,) with normal scores; 0 for a normal law.
+
+    Shapiro and Francia 1972, "An approximate analysis of variance test for normality"; equal values
+    share the score of their middle rank.
+    """
+    distinct, position, counts = np.unique(values, return_inverse=True, return_counts=True)
+    if len(distinct) < 2:
+        return 0.0
+    middle = (np.cumsum(counts) - counts / 2) / len(values)
+    scores = np.array([NormalDist().inv_cdf(float(share)) for share in middle])[position]
+    return float(1 - np.corrcoef(values, scores)[0, 1] ** 2)
 
 
-def _block_scales(variances: Floats, sizes: dict[str, int]) -> Floats:
-    """Weights that give each block its total variance."""
+def _scales(fitted: MainEffects, variances: Floats, thermometer: float) -> Floats:
+    """Weights of all effects: z-scores count alike, and so do the columns' thermometer codes."""
+    num_z, share = int((fitted.std > 0).sum()), thermometer / max(len(fitted.edges), 1)
+    blocks = [(num_z, _Z_VARIANCE)]
+    blocks += [(len(edges), share) for edges in fitted.edges.values()]
+    blocks.append((len(fitted.flagged), _MISSING_VARIANCE))
     scales, start = [], 0
-    for block, size in sizes.items():
+    for size, variance in blocks:
         total = variances[start : start + size].sum()
-        scales.append(np.full(size, np.sqrt(_VARIANCES[block] / max(total, 1e-9))))
+        scales.append(np.full(size, np.sqrt(variance / max(total, 1e-9))))
         start += size
     return np.concatenate(scales)

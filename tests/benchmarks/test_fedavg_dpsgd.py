@@ -7,10 +7,18 @@ from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDp
 from dp_accounting.pld import PLDAccountant
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.baselines.fedavg_dpsgd import ROUNDS, dp_sgd, noise_multiplier, train
 from benchmarks.baselines.inputs import DELTA, VARIANTS, Part, load_inputs
 from benchmarks.baselines.settings import SETTINGS, Setting
 from fedistill.evaluate.metrics import auc
+
+pytest.importorskip("opacus", reason="needs fedistill[bench]")
+
+from benchmarks.baselines.fedavg_dpsgd import (
+    ROUNDS,
+    dp_sgd,
+    noise_multiplier,
+    train,
+)
 
 LINEAR = Setting(model="linear", optimizer="sgd", rate=2.0, clip=1.0, batches=5, epochs=2)
 MLP = Setting(model="mlp", optimizer="adam", rate=0.02, clip=1.0, batches=5, epochs=2)

@@ -58,6 +58,8 @@ def test_kept_rows_come_back_while_the_data_stay_the_same(table, tmp_path):
 
 @pytest.mark.parametrize("method", ["raw", "features", LOCAL])
 def test_a_private_method_beats_guessing_and_loses_to_pooled_rows(table, method):
+    if method in SETTINGS:
+        pytest.importorskip("opacus", reason="needs fedistill[bench]")
     setting = 0 if method in SETTINGS else -1
     row = Row(dataset=table.stem, method=method, epsilon=4.0, seed=0, setting=setting)
     pooled = measure(replace(row, method=CENTRAL, epsilon=0.0, setting=-1), table.parent)

@@ -92,7 +92,8 @@ def test_fewer_rows_than_a_batch_are_enough(proxy, target):
 def test_swapped_values_come_from_their_own_column_at_the_stated_rate():
     count, columns = 2000, 5
     table = np.arange(count * columns, dtype=np.float32).reshape(count, columns)
-    copies = swap_columns(table, Augmentation(swap=0.1, copies=2), np.random.default_rng(0))
+    twice = Augmentation(swap=0.1, copies=2, at_least=1)
+    copies = swap_columns(table, twice, np.random.default_rng(0))
     assert copies.shape == (2 * count, columns)
     np.testing.assert_array_equal(copies % columns, np.tile(np.arange(columns), (2 * count, 1)))
     changed = (copies != np.tile(table, (2, 1))).mean()
@@ -104,3 +105,8 @@ def test_weights_are_brought_to_mean_one(rows):
     weights = np.random.default_rng(0).random((len(rows), 1)) * 7
     examples = make_examples(rows, labels, weights)
     assert examples.weights.mean().item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("num_rows", "copies"), [(10, 600), (184, 33), (2_000, 3), (50_000, 3)])
+def test_few_rows_are_copied_more_often(num_rows: int, copies: int) -> None:
+    assert Augmentation().copies_of(num_rows) == copies
