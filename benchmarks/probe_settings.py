@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -72,7 +73,7 @@ def validation_auc(dataset: str, epsilon: float, setting: dict[str, float]) -> f
     )
     clip = int(setting["clip"] / dp_probe._GRADIENT_STEP)
     fixed = setting["thermometer"]
-    map_rule = {
+    map_rule: dict[str, Any] = {
         "_MOST_THERMOMETER_VARIANCE": fixed,
         "distance_from_normal": lambda values: np.inf,
     }

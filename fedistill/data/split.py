@@ -11,6 +11,7 @@ import numpy as np
 from fedistill.data.coding import code_rows, code_table, infer_schema
 from fedistill.data.columns import Index
 from fedistill.data.proxy import ProxySet
+from fedistill.data.registration import misfits_in_words
 from fedistill.data.table import LabelledRows, Table
 from fedistill.data.units import Units
 from fedistill.data.wording import listing
@@ -108,6 +109,13 @@ def _fractions(proxy_fraction: float, test_fraction: float) -> str:
 
 def _check_classes(rows: LabelledRows, table: Table, field: str, part: str, advice: str) -> None:
     absent = np.setdiff1d(np.arange(rows.num_classes), rows.labels)
+    misfits = int((rows.labels < 0).sum())
+    if len(absent) and misfits > len(rows.labels) // 2:
+        raise DataError(
+            f"{misfits_in_words(rows)}: more than half of the {part} rows must fit what the proxy "
+            "rows declare: name columns of free text or identifiers in ignore-columns, or raise "
+            "proxy-fraction"
+        )
     if len(absent):
         names = listing(table.classes[k] for k in absent)
         raise DataError(

@@ -51,7 +51,7 @@ def _misfits(simulation: Simulation) -> list[str]:
     tail = f" and at {more} more sites" if more > 0 else ""
     return [
         f"do not fit the proxy rows' columns and count as nothing: {', '.join(sizes)}{tail} "
-        "(each site's site.log says why)"
+        "(a run writes why into each site's site.log)"
     ]
 
 

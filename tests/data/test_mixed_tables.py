@@ -207,3 +207,15 @@ def test_a_schema_of_every_kind_survives_dealing_and_registration(clean: Split) 
         register_rows(part, clean.proxy, num_classes=2, rows_at_least=40) for part in parts.values()
     ]
     assert sites[0].rows[:, 3].max() <= sites[1].rows[:, 3].min()
+
+
+def test_a_column_of_free_text_is_named_when_it_makes_most_rows_misfits(tmp_path: Path) -> None:
+    lines = [f"note {i % 90 if i < 200 else i},{i % 7},{i % 2}" for i in range(2_000)]
+    order = np.random.default_rng(0).permutation(2_000)
+    placed = [""] * 2_000
+    for place, line in zip(order, lines, strict=True):
+        placed[place] = line
+    path = write_csv(tmp_path / "notes.csv", "note,x,y", *placed)
+    table = load_table(str(path), label_column="y")
+    with pytest.raises(DataError, match=r"column 'note' holds .* ignore-columns"):
+        split_table(table, proxy_fraction=0.05, test_fraction=0.15)

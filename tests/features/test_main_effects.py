@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from scipy.stats import rankdata
 from scipy.stats import norm as normal_law
+from scipy.stats import rankdata
 
 from fedistill.features.main_effects import distance_from_normal, fit_main_effects
 
