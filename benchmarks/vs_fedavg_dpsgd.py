@@ -173,7 +173,9 @@ def main() -> None:
     )
     print(f"\n{text}")
     if arguments.write_readme:
-        comparison.write_between_markers(arguments.write_readme, text)
+        comparison.write_between_markers(arguments.write_readme, comparison.short_table(cells))
+    if arguments.write_page:
+        comparison.write_between_markers(arguments.write_page, text)
 
 
 def parse() -> argparse.Namespace:
@@ -190,7 +192,9 @@ def parse() -> argparse.Namespace:
         default=Path("build/benchmarks/vs_fedavg_dpsgd.jsonl"),
         help="kept rows",
     )
-    parser.add_argument("--write-readme", type=Path, help="Markdown file that holds the markers")
+    markers = "Markdown file that holds the markers"
+    parser.add_argument("--write-readme", type=Path, help=f"{markers}, for the short table")
+    parser.add_argument("--write-page", type=Path, help=f"{markers}, for everything")
     return parser.parse_args()
 
 

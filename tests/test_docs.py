@@ -18,6 +18,7 @@ from fedistill.config import RunConfig, describe_keys
 from fedistill.errors import ConfigError
 from fedistill.evaluate.summary import Summary
 from fedistill.privacy.receipts import Receipt
+from tests.doc_commands import COMMANDS, HELP, IN_CI, PREPARE, RUN, TUTORIAL_TEST
 from tests.own_data import write_own_data
 
 ROOT = Path(__file__).parents[1]
@@ -27,49 +28,6 @@ PAGES = sorted(
     for page in ROOT.glob(pattern)
 )
 per_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-RUN = "run by this file"
-HELP = "its --help is run by this file"
-PREPARE = "checked up to the start of Flower by this file"
-IN_CI = ".ci/run"
-TUTORIAL_TEST = "tests/e2e/test_tutorial.py::test_every_block_works_in_the_order_of_the_page"
-LEDGER_TESTS = "tests/privacy/test_ledger_commands.py"
-INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock"
-SIMULATE = "fedistill simulate simulations/banks_3"
-COMMANDS = {
-    f"{INSTALL} -e . && flwr run simulations/banks_3 --stream": IN_CI,
-    f"{INSTALL} -e '.[test]' && pytest": IN_CI,
-    f"{INSTALL} -e '.[test]'": IN_CI,
-    "flwr run simulations/banks_3 --stream": IN_CI,
-    "scripts/check": "scripts/check",
-    "fedistill --version": RUN,
-    "fedistill --help": RUN,
-    "fedistill config": RUN,
-    "fedistill simulate --help": RUN,
-    "fedistill data list": RUN,
-    "python -m benchmarks.banks": HELP,
-    "python -m benchmarks.main_job": HELP,
-    SIMULATE: PREPARE,
-    f"{SIMULATE} -c 'epsilon=0.5 partition=\"iid\"'": PREPARE,
-    f"{SIMULATE} -c 'epsilon=2.0 seed=1'": PREPARE,
-    f"{SIMULATE} --dry-run -c 'dataset=/data/loans.csv label-column=defaulted partition=iid'": (
-        PREPARE
-    ),
-    f"{SIMULATE} -c 'dataset=/data/loans.csv label-column=defaulted partition=iid'": PREPARE,
-    f"{SIMULATE} -c 'dataset=/data/loans.csv label-column=defaulted site-column=branch'": PREPARE,
-    f"{SIMULATE} -c 'dataset=/data/loans.npz partition=quantile:income num-sites=2'": PREPARE,
-    f"{SIMULATE} -c 'dataset=/data/visits.parquet label-column=readmitted site-column=hospital "
-    "unit-column=patient ignore-columns=visit,note'": PREPARE,
-    "fedistill simulate simulations/hospitals_5": PREPARE,
-    "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
-    "fedistill ledger show ~/ledgers/bank_a.ledger.db": (
-        f"{LEDGER_TESTS}::test_show_lists_what_was_spent_on_what"
-    ),
-    "fedistill ledger verify ~/ledgers/bank_a.ledger.db": (
-        f"{LEDGER_TESTS}::test_verify_finds_an_untouched_ledger_valid"
-    ),
-}
-"""Every command that a page tells the reader to run, and how it is tested."""
 
 
 def blocks(page: Path, *languages: str) -> list[str]:

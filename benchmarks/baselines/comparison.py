@@ -48,6 +48,40 @@ class Cell:
         return [result.auc - (result.target or 0.0) for result in self.ours]
 
 
+def short_table(cells: Iterable[Cell]) -> str:
+    """Markdown: what a reader asks first."""
+    header = (
+        "data",
+        "epsilon",
+        "fedistill, shipped file",
+        "FedAvg + DP-SGD, raw columns",
+        "FedAvg + DP-SGD, our features",
+        "one site alone, DP",
+        "central, not private",
+        "ours - raw",
+        "ours - features",
+        "bytes up a site: ours, raw",
+    )
+    return _table(
+        header,
+        [
+            (
+                cell.dataset,
+                f"{cell.epsilon:g}",
+                spread([result.auc for result in cell.ours]),
+                spread([result.auc for result in cell.raw]),
+                spread([result.auc for result in cell.features]),
+                spread([result.auc for result in cell.local]),
+                f"{cell.central:.4f}",
+                spread(cell.less(cell.raw), sign="+"),
+                spread(cell.less(cell.features), sign="+"),
+                f"{cell.ours[0].bytes_up:,}, {cell.raw[0].bytes_up:,}",
+            )
+            for cell in cells
+        ],
+    )
+
+
 def quality_table(cells: Iterable[Cell]) -> str:
     """Markdown: AUC of every method, and differences."""
     header = (

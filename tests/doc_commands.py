@@ -1,0 +1,52 @@
+"""Every command that a page tells the reader to run, and how it is tested."""
+
+RUN = "run by tests/test_docs.py"
+HELP = "its --help is run by tests/test_docs.py"
+PREPARE = "checked up to the start of Flower by tests/test_docs.py"
+IN_CI = ".ci/run"
+TUTORIAL_TEST = "tests/e2e/test_tutorial.py::test_every_block_works_in_the_order_of_the_page"
+HOSPITALS_TEST = (
+    "tests/e2e/test_hospitals.py::"
+    "test_five_hospitals_teach_one_student_and_the_tiny_one_is_left_out"
+)
+LEDGER_TESTS = "tests/privacy/test_ledger_commands.py"
+INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock"
+SIMULATE = "fedistill simulate simulations/banks_3"
+COMMANDS = {
+    f"{INSTALL} -e . && flwr run simulations/banks_3 --stream": IN_CI,
+    f"{INSTALL} -e '.[test]' && pytest": IN_CI,
+    f"{INSTALL} -e '.[test]'": IN_CI,
+    "flwr run simulations/banks_3 --stream": IN_CI,
+    "scripts/check": "scripts/check",
+    "fedistill --version": RUN,
+    "fedistill --help": RUN,
+    "fedistill config": RUN,
+    "fedistill simulate --help": RUN,
+    "fedistill data list": RUN,
+    "python -m benchmarks.banks": HELP,
+    "python -m benchmarks.main_job": HELP,
+    "python -m benchmarks.vs_fedavg_dpsgd --data-dir DIR": HELP,
+    "python -m benchmarks.vs_fedavg_dpsgd --data-dir DIR --write-page docs/comparison.md": HELP,
+    "python -m benchmarks.ensemble_weights --data-dir DIR": HELP,
+    "python -m benchmarks.probe_settings --data-dir DIR": HELP,
+    "flwr run simulations/hospitals_5 --stream": HOSPITALS_TEST,
+    SIMULATE: PREPARE,
+    f"{SIMULATE} -c 'epsilon=0.5 partition=\"iid\"'": PREPARE,
+    f"{SIMULATE} -c 'epsilon=2.0 seed=1'": PREPARE,
+    f"{SIMULATE} --dry-run -c 'dataset=/data/loans.csv label-column=defaulted partition=iid'": (
+        PREPARE
+    ),
+    f"{SIMULATE} -c 'dataset=/data/loans.csv label-column=defaulted partition=iid'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/loans.csv label-column=defaulted site-column=branch'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/loans.npz partition=quantile:income num-sites=2'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/visits.parquet label-column=readmitted site-column=hospital "
+    "unit-column=patient ignore-columns=visit,note'": PREPARE,
+    "fedistill simulate simulations/hospitals_5": PREPARE,
+    "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
+    "fedistill ledger show ~/ledgers/bank_a.ledger.db": (
+        f"{LEDGER_TESTS}::test_show_lists_what_was_spent_on_what"
+    ),
+    "fedistill ledger verify ~/ledgers/bank_a.ledger.db": (
+        f"{LEDGER_TESTS}::test_verify_finds_an_untouched_ledger_valid"
+    ),
+}
