@@ -199,7 +199,7 @@ def write_between_markers(path: Path, text: str) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{path} must hold {BEGIN} and then {END}: add both lines")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:

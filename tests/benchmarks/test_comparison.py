@@ -77,7 +77,7 @@ def test_the_text_between_markers_is_replaced(tmp_path):
     path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     write_between_markers(path, "new")
     write_between_markers(path, "newer")
-    assert path.read_text() == f"before\n{BEGIN}\nnewer\n{END}\nafter\n"
+    assert path.read_text() == f"before\n{BEGIN}\n\nnewer\n\n{END}\nafter\n"
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}"])

@@ -86,7 +86,7 @@ def test_every_score_cost_size_and_time_of_the_summary_is_in_the_text(page, summ
 def test_receipts_are_told_in_words(page, receipts):
     assert (
         "On 23 November 2026 at 22:45:52 UTC, bank_c sent 6,000 labels of dp-probe as 16-bit "
-        "integers (12.1 KB) about the population bank_c/customers, at a cost of epsilon 1.000 "
+        "integers (12.1 KB) about the population “bank_c/customers”, at a cost of epsilon 1.000 "
         "(delta 1e-5, record level, add-remove adjacency); of its budget of epsilon 2.000, 1.500 "
         "is now spent and 0.500 left." in page.text
     )
