@@ -34,7 +34,7 @@ def npz(tmp_path: Path, **arrays: Any) -> Path:
 
 def test_unknown_shipped_set_names_the_nearest() -> None:
     assert "did you mean 'credit_default'?" in refusal("credit-default")
-    assert "must be a shipped data set ('credit_default')" in refusal("mnist")
+    assert "must be a shipped data set ('credit_default', 'heart_disease', " in refusal("mnist")
 
 
 def test_relative_path_is_refused_with_the_reason(patients_csv: Path) -> None:

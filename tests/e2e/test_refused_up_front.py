@@ -18,9 +18,10 @@ COLUMNS = "income,age,late"
 def write_csv(path: Path, labels: str = "01") -> Path:
     rows = np.random.default_rng(0).normal(size=(200, 3)).round(3)
     lines = [
-        f"{','.join(map(str, row))},{labels[i % len(labels)].strip()}" for i, row in enumerate(rows)
+        f"{','.join(map(str, row))},{i % 2},{labels[i % len(labels)].strip()}"
+        for i, row in enumerate(rows)
     ]
-    path.write_text("\n".join([f"{COLUMNS},default", *lines]) + "\n")
+    path.write_text("\n".join([f"{COLUMNS},vip,default", *lines]) + "\n")
     return path
 
 
@@ -83,9 +84,13 @@ REFUSED: dict[str, tuple[str | Callable[[Path], str], tuple[str, ...]]] = {
         csv('label-column="defualt"'),
         ("label-column='defualt'", "'default'"),
     ),
-    "missing label": (
-        csv('label-column="default"', labels="010 "),
-        ("label-column='default'", "50 of 200", "every row must have a value"),
+    "no label at all": (
+        csv('label-column="default"', labels=" "),
+        ("label-column='default'", "0 classes", "at least 2"),
+    ),
+    "missing site": (
+        csv('label-column="vip" site-column="default"', labels="010 "),
+        ("site-column='default'", "50 of 200", "every row must have a value"),
     ),
     "unknown column": (
         'partition="quantile:LIMIT_BALL"',

@@ -6,7 +6,7 @@ import pytest
 
 from fedistill.config import RunConfig
 from fedistill.errors import ConfigError, RunFailed
-from fedistill.federation import phases
+from fedistill.federation import phases, scoring
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import open_site
 from fedistill.mechanisms.dp_probe import DPProbe
@@ -31,14 +31,24 @@ def charges(config: RunConfig, site: str) -> int:
         return len(ledger.entries())
 
 
-@pytest.mark.parametrize("phase", ["labels", "student", "compression", "evaluate", "score_all"])
+PHASES = {
+    "labels": phases,
+    "student": phases,
+    "compression": phases,
+    "evaluate": phases,
+    "score_all": scoring,
+    "compare_sites": scoring,
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_killed_server_resumes_after_its_last_finished_phase(
     config, monkeypatch, phase: str
 ) -> None:
     """Promise 6; replays stored releases, since fresh noise never repeats (PRIVACY rule 21)."""
 
     with monkeypatch.context() as patched:
-        patched.setattr(phases, phase, die)
+        patched.setattr(PHASES[phase], phase, die)
         with pytest.raises(Killed):
             run(config)
     before = {
