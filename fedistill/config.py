@@ -107,6 +107,19 @@ def _site_names(value: str) -> str:
     return ",".join(names)
 
 
+def _site_mechanisms(value: str) -> str:
+    sites = []
+    for entry in _split(value):
+        site, _, answer = (part.strip() for part in entry.partition("="))
+        if not site or not answer.partition(":")[0].strip():
+            raise _refuse("must be 'SITE=MECHANISM' or 'SITE=MECHANISM:TEACHER'", f"fix {entry!r}")
+        sites.append(site)
+    twice = [site for site in sites if sites.count(site) > 1]
+    if twice:
+        raise _refuse("must name each site once", f"{twice[0]!r} is there twice")
+    return value
+
+
 def _split(names: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(",")) if names.strip() else ()
 
@@ -159,8 +172,19 @@ class RunConfig(BaseModel):
     test_fraction: float = Field(
         0.15, gt=0, lt=0.9, description="share of rows that only measure the result"
     )
-    mechanism: Annotated[str, _one_of("dp-probe")] = Field(
-        "dp-probe", description="how a site labels the proxy set privately"
+    mechanism: str = Field(
+        "dp-probe",
+        min_length=1,
+        description="how sites label the proxy set privately: `dp-probe`, `sharded`, `votes`, "
+        "`clipped`, or a plug-in",
+    )
+    site_mechanisms: Annotated[str, AfterValidator(_site_mechanisms)] = Field(
+        "",
+        description="sites that answer otherwise: `SITE=MECHANISM` or `SITE=MECHANISM:TEACHER`, "
+        "with commas between them",
+    )
+    teacher: str = Field(
+        "", description="the model that `sharded` and `clipped` train; empty: `logistic`"
     )
     epsilon: float = Field(1.0, gt=0, le=100, description="what this run may cost each site")
     budget_epsilon: float = Field(
@@ -178,6 +202,21 @@ class RunConfig(BaseModel):
     rounds: Annotated[int, _one_of(1)] = Field(1, description="federation rounds")
     probe_steps: int = Field(
         6, ge=1, le=200, description="noisy gradient steps of the dp-probe teacher"
+    )
+    shards: int = Field(
+        100, ge=2, le=10_000, description="disjoint shards of `sharded`, a teacher each"
+    )
+    queries: int = Field(
+        300, ge=1, le=100_000, description="proxy rows that `sharded` answers at most"
+    )
+    cells: int = Field(
+        100, ge=2, le=10_000, description="public cells of each partition of `votes`"
+    )
+    partitions: int = Field(
+        1, ge=1, le=100, description="partitions of `votes`; a row counts in one cell of each"
+    )
+    clip_norm: float = Field(
+        100.0, gt=0, le=1e6, description="L2 bound of `clipped` on all log-odds together"
     )
     secure_aggregation: Annotated[bool, _one_of(False)] = Field(
         False, description="whether the server sees sums over sites only"
@@ -259,6 +298,23 @@ class RunConfig(BaseModel):
     def budget(self) -> float:
         """Each site's whole budget in epsilon at `delta`."""
         return self.budget_epsilon or self.epsilon
+
+    def mechanism_of(self, site: str) -> tuple[str, str]:
+        """Mechanism and teacher of a site."""
+        for name, mechanism, teacher in self.exceptions:
+            if name == site:
+                return mechanism, teacher
+        return self.mechanism, self.teacher
+
+    @property
+    def exceptions(self) -> tuple[tuple[str, str, str], ...]:
+        """Sites that `site-mechanisms` names, each with its mechanism and teacher."""
+        found = []
+        for entry in _split(self.site_mechanisms):
+            site, _, answer = entry.partition("=")
+            mechanism, _, teacher = answer.partition(":")
+            found.append((site.strip(), mechanism.strip(), teacher.strip()))
+        return tuple(found)
 
     def to_flat(self) -> dict[str, Scalar]:
         """All keys, kebab-case; `from_flat` takes them back."""

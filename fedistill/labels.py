@@ -31,6 +31,12 @@ class LabelQuestion:
         probe_steps: Gradient steps of `dp-probe`.
         num_classes: Classes of the task, at least 2.
         proxy_sha256: The proxy set to label.
+        teacher: Name of the model that `sharded` and `clipped` train; "" takes the first.
+        shards: Disjoint shards of `sharded`, each with a teacher of its own.
+        queries: Proxy rows that `sharded` answers; the others follow from these.
+        cells: Public cells of each partition of `votes`.
+        partitions: Partitions of `votes`; a record votes in one cell of each.
+        clip_norm: L2 bound of `clipped` on the whole matrix of log-odds.
     """
 
     mechanism: str
@@ -39,6 +45,12 @@ class LabelQuestion:
     probe_steps: int
     num_classes: int
     proxy_sha256: str
+    teacher: str = ""
+    shards: int = 100
+    queries: int = 300
+    cells: int = 100
+    partitions: int = 1
+    clip_norm: float = 100.0
 
     @property
     def sha256(self) -> str:

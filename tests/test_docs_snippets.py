@@ -25,6 +25,7 @@ def test_python_is_only_where_it_is_run() -> None:
     assert sorted(page for page in pages if python_blocks(page)) == [
         "results-folder.md",
         "tutorial.md",
+        "write-a-mechanism.md",  # run by tests/mechanisms/test_plug_in.py
     ]
 
 

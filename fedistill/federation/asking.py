@@ -65,16 +65,16 @@ def ask_sites(
     grid: Grid,
     roster: Roster,
     action: str,
-    question: LabelQuestion,
+    questions: Mapping[str, LabelQuestion],
     *,
     timeout: float,
     up: dict[str, int],
     down: dict[str, int],
     on_progress: OnProgress,
 ) -> dict[str, Answer]:
-    """Put one question to every site of the roster; silence is an answer of status "no-answer"."""
+    """Put its question to every site of the roster; silence is an answer of status "no-answer"."""
     answers = {site: Answer(site=site, status="no-answer", release=b"") for site in roster.nodes}
-    contents = {site: messages.question_to_record(site, question) for site in roster.nodes}
+    contents = {site: messages.question_to_record(site, questions[site]) for site in roster.nodes}
     ids = _push(
         grid, [_message(contents[site], action, node) for site, node in roster.nodes.items()]
     )

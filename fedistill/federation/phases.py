@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fedistill.federation.workflow import Run
 
 Releases = dict[str, LabelRelease]
-Reader = Callable[[Answer], LabelRelease]
+Reader = Callable[[str, Answer], LabelRelease]
 
 
 def hello(this: "Run") -> Roster:
@@ -54,7 +54,7 @@ def labels(this: "Run", roster: Roster) -> Releases:
         this.grid,
         roster,
         messages.LABELS,
-        this.question,
+        this.questions,
         timeout=this.config.phase_timeout,
         up=this.wire.up,
         down=this.wire.down,
@@ -111,20 +111,23 @@ def compression(this: "Run", trained: TabularStudent, ensemble: Ensemble) -> Com
 def evaluate(this: "Run", roster: Roster, releases: Releases) -> Releases:
     """Each teacher's labels on the public test rows; simulation only, costs nothing."""
     test = this.simulation.test_rows
-    read = partial(
-        messages.read_release,
-        question=replace(this.question, proxy_sha256=test.sha256),
-        num_rows=len(test.rows),
-        event=NoOpDpEvent(),
-        parameters=(),
-    )
+
+    def read(site: str, answer: Answer) -> LabelRelease:
+        return messages.read_release(
+            answer,
+            question=replace(this.questions[site], proxy_sha256=test.sha256),
+            num_rows=len(test.rows),
+            event=NoOpDpEvent(),
+            parameters=(),
+        )
+
     if (stored := _load(this, "evaluate", read)) is not None:
         return stored
     answers = ask_sites(
         this.grid,
         Roster({site: node for site, node in roster.nodes.items() if site in releases}),
         messages.EVALUATE,
-        this.question,
+        this.questions,
         timeout=this.config.phase_timeout,
         up=this.wire.evaluation,
         down={},
@@ -145,23 +148,28 @@ def _read_all(answers: dict[str, Answer], read: Reader) -> tuple[Releases, dict[
             failures[site] = REASONS[answer.status]
             continue
         try:
-            releases[site] = read(answer)
+            releases[site] = read(site, answer)
         except DataError:
             failures[site] = REASONS["malformed"]
     return releases, failures
 
 
 def _label_reader(this: "Run") -> Reader:
-    """Reads answers to the run's question, checked against its plan."""
-    mechanism = mechanism_named(this.question.mechanism)
+    """Reads a site's answer to its question, checked against its plan."""
     proxy = this.simulation.proxy
-    return partial(
-        messages.read_release,
-        question=this.question,
-        num_rows=len(proxy.rows),
-        event=mechanism.plan(this.question, proxy, rows_at_least=0).event,
-        parameters=mechanism.parameters,
-    )
+
+    def read(site: str, answer: Answer) -> LabelRelease:
+        question = this.questions[site]
+        mechanism = mechanism_named(question.mechanism)
+        return messages.read_release(
+            answer,
+            question=question,
+            num_rows=len(proxy.rows),
+            event=mechanism.plan(question, proxy, rows_at_least=0).event,
+            parameters=mechanism.parameters,
+        )
+
+    return read
 
 
 def _leave_out(this: "Run", phase: str, failures: dict[str, str], num_sites: int) -> None:
@@ -191,7 +199,7 @@ def _load(this: "Run", phase: str, read: Reader) -> Releases | None:
     releases = {}
     for site in index["sites"]:
         data = this.folder.checkpoint(f"{site}.{phase}").read_bytes()
-        releases[site] = read(Answer(site=site, status=messages.OK, release=data))
+        releases[site] = read(site, Answer(site=site, status=messages.OK, release=data))
     return releases
 
 

@@ -79,7 +79,7 @@ def compare_sites(
         this.progress.step("gains", number, len(names), f"{site} alone")
         models = {
             "local": _alone(this, site),
-            "local_private": _alone_with_privacy(this, releases[site]),
+            "local_private": _alone_with_privacy(this, site, releases[site]),
             "student": student,
         }
         compared[site] = SiteComparison(
@@ -104,10 +104,10 @@ def _alone(this: "Run", site: str) -> Floats:
     )
 
 
-def _alone_with_privacy(this: "Run", release: LabelRelease) -> Floats:
+def _alone_with_privacy(this: "Run", site: str, release: LabelRelease) -> Floats:
     """The site's own release, denoised, on the test rows."""
     proxy = this.simulation.proxy
-    response = mechanism_named(release.mechanism).response(this.question, release, proxy)
+    response = mechanism_named(release.mechanism).response(this.questions[site], release, proxy)
     alone = build_ensemble([release], [response], proxy_basis(proxy))
     return probabilities(alone.label(this.simulation.test.rows))
 

@@ -20,7 +20,8 @@ from fedistill.data import (
     register_rows,
     split_table,
 )
-from fedistill.errors import ConfigError, DataError, LedgerError
+from fedistill.data.wording import suggestion
+from fedistill.errors import ConfigError, DataError, LedgerError, PolicyRefusal
 from fedistill.federation.run_folder import (
     RunFolder,
     check_run_folder,
@@ -84,6 +85,7 @@ def prepare(config: RunConfig) -> Simulation:
             f"min-sites={config.min_sites} must be at most the number of sites that take part, "
             f"{len(simulation.sites)}{without}: lower min-sites or bring more rows"
         )
+    _check_mechanisms(config, simulation)
     if config.output_dir:
         check_run_folder(Path(config.output_dir), config)
     if config.ledger_dir:
@@ -92,16 +94,28 @@ def prepare(config: RunConfig) -> Simulation:
     return simulation
 
 
-def question_of(config: RunConfig, simulation: Simulation) -> LabelQuestion:
-    """What the server asks of every site."""
+def question_of(config: RunConfig, simulation: Simulation, site: str = "") -> LabelQuestion:
+    """What the server asks of a site; "" is any that `site-mechanisms` does not name."""
+    mechanism, teacher = config.mechanism_of(site)
     return LabelQuestion(
-        mechanism=config.mechanism,
+        mechanism=mechanism,
         epsilon=config.epsilon,
         delta=config.delta,
         probe_steps=config.probe_steps,
         num_classes=len(simulation.table.classes),
         proxy_sha256=simulation.proxy.sha256,
+        teacher=teacher,
+        shards=config.shards,
+        queries=config.queries,
+        cells=config.cells,
+        partitions=config.partitions,
+        clip_norm=config.clip_norm,
     )
+
+
+def questions_of(config: RunConfig, simulation: Simulation) -> dict[str, LabelQuestion]:
+    """What the server asks, by site."""
+    return {site: question_of(config, simulation, site) for site in simulation.sites}
 
 
 def open_site(config: RunConfig, site: str, folder: RunFolder, run: str) -> LocalAgent:
@@ -194,10 +208,12 @@ def _policy(config: RunConfig, simulation: Simulation, site: str) -> Policy:
         site=site,
         population=_population(config, simulation, site),
         rows_at_least=ROWS_AT_LEAST,
+        unit=mechanism_named(config.mechanism_of(site)[0]).unit,
         total_epsilon=config.budget,
         epsilon_per_release=config.epsilon,
         delta=config.delta,
-        mechanisms=(config.mechanism,),
+        mechanisms=(config.mechanism_of(site)[0],),
+        teachers=(config.mechanism_of(site)[1],),
         proxy_sha256=(simulation.proxy.sha256,),
     )
 
@@ -213,16 +229,39 @@ def _population(config: RunConfig, simulation: Simulation, site: str) -> str:
     )
 
 
+def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
+    """Refuse mechanisms and teachers that no site can answer with, before anything runs."""
+    for site, _, _ in config.exceptions:
+        if site not in simulation.sites:
+            raise ConfigError(
+                f"site-mechanisms names {site!r}, which is no site that takes part: "
+                f"{suggestion(site, simulation.sites)}"
+            )
+    units = set()
+    for question in dict.fromkeys(questions_of(config, simulation).values()):
+        try:
+            mechanism = mechanism_named(question.mechanism)
+            mechanism.plan(question, simulation.proxy, rows_at_least=ROWS_AT_LEAST)
+        except PolicyRefusal as refusal:
+            raise ConfigError(str(refusal)) from None
+        units.add(mechanism.unit)
+    if len(units) > 1:
+        raise ConfigError(
+            f"site-mechanisms={config.site_mechanisms!r} mixes guarantees for "
+            f"{' and '.join(sorted(units))}: choose mechanisms of one unit"
+        )
+
+
 def _check_budgets(config: RunConfig, simulation: Simulation) -> None:
     """Refuse a question that a persistent ledger would refuse anyway, in the owner's own words."""
-    question = question_of(config, simulation)
-    mechanism = mechanism_named(config.mechanism)
-    plan = mechanism.plan(question, simulation.proxy, rows_at_least=ROWS_AT_LEAST)
-    for site in simulation.sites:
+    for site, question in questions_of(config, simulation).items():
         path = ledger_path(config, RunFolder(Path()), site)
         if not path.exists():
             continue
         policy = _policy(config, simulation, site)
+        plan = mechanism_named(question.mechanism).plan(
+            question, simulation.proxy, rows_at_least=ROWS_AT_LEAST
+        )
         try:
             with open_ledger(policy, path, create=False) as ledger:
                 answered = ledger.cached(question.sha256) is not None

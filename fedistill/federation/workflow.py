@@ -5,7 +5,7 @@ in the run folder, and a run that is started again in the same folder goes on af
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from fedistill.federation.asking import Wire
 from fedistill.federation.progress import Progress
 from fedistill.federation.result import summarize
 from fedistill.federation.run_folder import RunFolder
-from fedistill.federation.simulation import Simulation, question_of
+from fedistill.federation.simulation import Simulation, questions_of
 from fedistill.labels import LabelQuestion, LabelRelease
 from fedistill.mechanisms import mechanism_named
 from fedistill.privacy.receipts import read_receipts
@@ -39,7 +39,7 @@ class Run:
     simulation: Simulation
     folder: RunFolder
     progress: Progress
-    question: LabelQuestion
+    questions: Mapping[str, LabelQuestion]
     started: datetime
     wire: Wire = field(default_factory=Wire)
     warnings: list[str] = field(default_factory=list)
@@ -88,7 +88,7 @@ def run_workflow(
         simulation=simulation,
         folder=folder,
         progress=progress,
-        question=question_of(config, simulation),
+        questions=questions_of(config, simulation),
         started=datetime.now(UTC),
     )
     if folder.claim(config):
@@ -123,8 +123,10 @@ def run_workflow(
 def average(this: Run, releases: dict[str, LabelRelease]) -> Ensemble:
     """Weigh and average the releases, free the average of shrinkage and noise."""
     proxy = this.simulation.proxy
-    mechanism = mechanism_named(this.config.mechanism)
-    responses = [mechanism.response(this.question, release, proxy) for release in releases.values()]
+    responses = [
+        mechanism_named(release.mechanism).response(this.questions[site], release, proxy)
+        for site, release in releases.items()
+    ]
     this.progress.step("target", 0, 0, f"averaging {len(releases)} sites")
     return build_ensemble(
         list(releases.values()),

@@ -1,12 +1,14 @@
 """The contract that every mechanism keeps."""
 
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fedistill.data import LabelledRows, ProxySet
+from fedistill.data.wording import suggestion
 from fedistill.errors import PolicyRefusal
 from fedistill.labels import LabelQuestion, LabelRelease, LinearResponse, SoftLabels
 from fedistill.privacy.adjacency import Adjacency, Unit
@@ -40,6 +42,10 @@ class Teacher:
     weights: npt.NDArray[np.float64]
 
 
+GROUP = "fedistill.mechanisms"
+"""Entry points of this group name further mechanisms."""
+
+
 class Mechanism(Protocol):
     """Private rows and a proxy set to a release. No method takes a random generator."""
 
@@ -71,14 +77,24 @@ class Mechanism(Protocol):
 
 
 def mechanism_named(name: str) -> Mechanism:
-    """The mechanism of that name.
+    """The mechanism of that name: one of ours, or of an installed package's entry points.
+
+    Another package adds one by an entry point of the group `fedistill.mechanisms` that names a
+    class of this contract.
 
     Raises:
         PolicyRefusal: There is none.
     """
-    from fedistill.mechanisms.dp_probe import DPProbe
-
-    mechanisms: dict[str, Mechanism] = {DPProbe.name: DPProbe()}
-    if name not in mechanisms:
-        raise PolicyRefusal(f"mechanism={name!r} must be one of {', '.join(mechanisms)}")
-    return mechanisms[name]
+    ours = {
+        "dp-probe": "fedistill.mechanisms.dp_probe:DPProbe",
+        "clipped": "fedistill.mechanisms.clipped:Clipped",
+        "clipped-site": "fedistill.mechanisms.clipped:SiteClipped",
+        "sharded": "fedistill.mechanisms.sharded:Sharded",
+        "votes": "fedistill.mechanisms.votes:Votes",
+    }
+    theirs = {found.name: found.value for found in entry_points(group=GROUP)}
+    known = theirs | ours
+    if name not in known:
+        raise PolicyRefusal(f"mechanism={name!r} must be a mechanism: {suggestion(name, known)}")
+    made: Mechanism = EntryPoint(name=name, value=known[name], group=GROUP).load()()
+    return made

@@ -60,10 +60,24 @@ def scale_for(sensitivity: int, rho: float) -> float:
     """
     if not isinstance(sensitivity, int | np.integer) or sensitivity < 1:
         raise ValueError(f"sensitivity={sensitivity} must be a whole number of at least 1")
+    return scale_for_squared(int(sensitivity) ** 2, rho)
+
+
+def scale_for_squared(squared_sensitivity: int, rho: float) -> float:
+    """As `scale_for`, where the sensitivity is the square root of a whole number.
+
+    Raises:
+        ValueError: `squared_sensitivity` is not a whole number of at least 1, or `rho` is not
+            positive.
+    """
+    if not isinstance(squared_sensitivity, int | np.integer) or squared_sensitivity < 1:
+        raise ValueError(
+            f"squared_sensitivity={squared_sensitivity} must be a whole number of at least 1"
+        )
     if not 0 < rho < math.inf:
         raise ValueError(f"rho={rho} must be a positive number")
-    needed = Fraction(int(sensitivity)) ** 2 / (2 * Fraction(rho))
-    scale = float(int(sensitivity) / math.sqrt(2 * rho))
+    needed = Fraction(int(squared_sensitivity)) / (2 * Fraction(rho))
+    scale = math.sqrt(int(squared_sensitivity)) / math.sqrt(2 * rho)
     while Fraction(scale) ** 2 >= needed:
         scale = math.nextafter(scale, 0.0)
     while Fraction(scale) ** 2 < needed:

@@ -33,6 +33,9 @@ class Policy(BaseModel):
     epsilon_per_release: float = Field(gt=0, description="bound on one release")
     delta: float = Field(gt=0, le=1e-3, description="delta of both")
     mechanisms: tuple[str, ...] = Field(description="mechanisms that may answer")
+    teachers: tuple[str, ...] = Field(
+        default=("",), description="models that may be trained; an import path runs its code here"
+    )
     probe_steps_at_most: int = Field(
         default=200, ge=1, description="bound on the work of one answer"
     )
@@ -67,6 +70,9 @@ class Policy(BaseModel):
         """
         if question.mechanism not in self.mechanisms:
             self._refuse("mechanisms", question.mechanism, f"one of {', '.join(self.mechanisms)}")
+        if question.teacher not in self.teachers:
+            allowed = ", ".join(repr(teacher) for teacher in self.teachers)
+            self._refuse("teachers", repr(question.teacher), f"one of {allowed}")
         if question.proxy_sha256 not in self.proxy_sha256:
             approved = ", ".join(sha256[:12] for sha256 in self.proxy_sha256)
             self._refuse("proxy-sha256", question.proxy_sha256[:12], f"one of {approved}")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedistill.privacy.discrete_gaussian import add_noise, scale_for
+from fedistill.privacy.discrete_gaussian import add_noise, scale_for, scale_for_squared
 
 
 @given(st.integers(1, 10**15), st.floats(1e-9, 100))
@@ -76,3 +76,18 @@ def test_a_sum_at_the_end_of_int64_is_clamped_and_never_wraps() -> None:
     noised = add_noise(ends, 1e12)
     assert 2**61 < noised[0] < 2**62
     assert -(2**62) < noised[1] < -(2**61)
+
+
+@given(st.integers(1, 10**15), st.floats(1e-9, 100))
+def test_the_square_root_of_an_integer_is_a_sensitivity_too(squared: int, rho: float) -> None:
+    """The smallest scale that costs at most rho, in exact arithmetic."""
+    scale = scale_for_squared(squared, rho)
+    assert Fraction(squared) / (2 * Fraction(scale) ** 2) <= Fraction(rho)
+    below = float(np.nextafter(scale, 0))
+    assert Fraction(squared) / (2 * Fraction(below) ** 2) > Fraction(rho)
+
+
+@pytest.mark.parametrize("squared", [0, -1, 2.5])
+def test_a_squared_sensitivity_that_is_no_positive_integer_is_refused(squared: float) -> None:
+    with pytest.raises(ValueError, match="squared_sensitivity"):
+        scale_for_squared(squared, 0.1)  # type: ignore[arg-type]

@@ -1,0 +1,148 @@
+"""`votes`: each record adds its label to its public cell of the proxy set; counts are noised.
+
+Adjacency: add or remove one record. Unit: record.
+
+Release: P * C cells by K classes of counts, C cells in each of P public partitions of the feature
+space (k-means on proxy rows alone).
+
+Sensitivity: a record's cells depend on that record and on public centroids alone, by exact
+integers (PRIVACY rule 8), and a record adds 1 to one count in each partition. So the counts move
+by 1 in exactly P places, sqrt(P) in L2, whatever the size of the proxy set.
+
+Output law: counts plus independent discrete Gaussians of one scale; rho = P / (2 scale^2) zCDP
+(Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential Privacy", Theorem 14).
+Weights, labels on public rows, the stated count (all votes over P) and `response` are
+post-processing: softmax regression on the cells' centres, see `cell_regression`.
+
+A noised histogram (Dwork, McSherry, Nissim and Smith 2006, "Calibrating Noise to Sensitivity in
+Private Data Analysis", section 3) over cells that public data has drawn.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from dp_accounting import ZCDpEvent
+
+from fedistill.data import LabelledRows, ProxySet
+from fedistill.errors import PolicyRefusal
+from fedistill.features import proxy_basis
+from fedistill.features.public_cells import PublicCells, public_cells
+from fedistill.labels import LabelQuestion, LabelRelease, LinearResponse, SoftLabels
+from fedistill.mechanisms.cell_regression import NoisedVotes, fit_votes, response_of_votes
+from fedistill.mechanisms.linear_answers import log_odds_of
+from fedistill.mechanisms.mechanism import Plan, Teacher
+from fedistill.privacy.accountant import calibrate_rho
+from fedistill.privacy.adjacency import Adjacency, Unit
+from fedistill.privacy.discrete_gaussian import add_noise, scale_for_squared
+from fedistill.privacy.grid import encode_log_odds
+
+Integers = npt.NDArray[np.int64]
+
+MOST_CELLS = 10_000
+MOST_PARTITIONS = 100
+"""Bounds on the work that a server may ask for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VotesPlan(Plan):
+    """A planned release; `scale` is that of the noise in each count."""
+
+    scale: float
+
+
+class Votes:
+    """Counts in public cells; the law and its proof sketch stand in the module's docstring."""
+
+    name = "votes"
+    adjacency = Adjacency.ADD_REMOVE
+    unit = Unit.RECORD
+    parameters: tuple[str, ...] = ("noised-count",)
+
+    def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> VotesPlan:
+        """Noise scale and its cost, from the question alone.
+
+        Raises:
+            PolicyRefusal: The question asks for no cell or partition, or for too many to draw.
+        """
+        _check("cells", question.cells, MOST_CELLS)
+        _check("partitions", question.partitions, MOST_PARTITIONS)
+        rho = calibrate_rho(question.epsilon, question.delta, self.adjacency)
+        scale = scale_for_squared(question.partitions, rho)
+        return VotesPlan(
+            question=question,
+            event=ZCDpEvent(rho=0.5 * question.partitions / scale**2),
+            rows_at_least=rows_at_least,
+            scale=scale,
+        )
+
+    def release(
+        self, rows: LabelledRows, proxy: ProxySet, plan: Plan
+    ) -> tuple[LabelRelease, Teacher]:
+        """Count private rows in public cells, noise the counts, label the proxy set."""
+        if not isinstance(plan, VotesPlan):
+            raise TypeError(f"plan must be a VotesPlan, not {type(plan).__name__}")
+        question, basis, cells = plan.question, proxy_basis(proxy), _cells(plan.question, proxy)
+        features = basis.map.transform(rows.rows)
+        exact = count_votes(cells, features, rows.labels, question.num_classes)
+        votes = NoisedVotes(
+            counts=add_noise(exact, plan.scale).astype(np.float64),
+            scale=plan.scale,
+            cells=cells,
+            rows_at_least=plan.rows_at_least,
+        )
+        weights = fit_votes(basis, votes)
+        codes, scale = encode_log_odds(log_odds_of(basis.values, weights))
+        release = LabelRelease(
+            codes=codes,
+            scale=scale,
+            mechanism=self.name,
+            parameters={"noised-count": votes.count},
+            proxy_sha256=proxy.sha256,
+            event=plan.event,
+        )
+        return release, Teacher(weights=weights)
+
+    def label(self, teacher: Teacher, proxy: ProxySet, rows: ProxySet) -> SoftLabels:
+        """The teacher's answers on other public rows."""
+        features = proxy_basis(proxy).features(rows.rows)
+        return SoftLabels(log_odds=log_odds_of(features, teacher.weights))
+
+    def response(
+        self, question: LabelQuestion, release: LabelRelease, proxy: ProxySet
+    ) -> LinearResponse:
+        """Gain and noise of the regression on noised counts, from public values."""
+        plan = self.plan(question, proxy, rows_at_least=0)
+        return response_of_votes(
+            proxy_basis(proxy),
+            release.log_odds,
+            _cells(question, proxy),
+            scale=plan.scale,
+            count=release.parameters["noised-count"],
+        )
+
+
+def count_votes(
+    cells: PublicCells, features: Integers, labels: Integers, num_classes: int
+) -> Integers:
+    """What is noised: records of each label in each cell, (num_cells, num_classes).
+
+    Args:
+        cells: The public cells.
+        features: (num_rows, num_features) in steps of `FEATURE_STEP`.
+        labels: (num_rows,); a record with an impossible label votes nowhere.
+        num_classes: Classes of the task.
+    """
+    valid = (labels >= 0) & (labels < num_classes)
+    places = cells.assign(features[valid]) * num_classes + labels[valid]
+    counts = np.bincount(places.ravel(), minlength=cells.num_cells * num_classes)
+    return counts.astype(np.int64).reshape(cells.num_cells, num_classes)
+
+
+def _check(field: str, value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        raise PolicyRefusal(f"{field}={value} must be from 1 to {most}: ask for so many")
+
+
+def _cells(question: LabelQuestion, proxy: ProxySet) -> PublicCells:
+    return public_cells(proxy, cells=question.cells, partitions=question.partitions)

@@ -1,0 +1,82 @@
+"""Federations of other mechanisms than the default, and of several at once."""
+
+import numpy as np
+import pytest
+
+from fedistill.errors import ConfigError, PolicyRefusal
+from fedistill.federation.run_folder import run_folder
+from fedistill.federation.simulation import open_site, prepare, question_of
+from fedistill.privacy.receipts import read_receipts
+from tests.federation.conftest import run
+from tests.small import make_config
+
+QUICK = {"prune_ratio": 0.0, "quantize": "none", "phase_timeout": 60.0, "shards": 20, "queries": 50}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("mechanism", ["sharded", "votes", "clipped"])
+def test_every_mechanism_teaches_a_federation(tmp_path, mechanism: str) -> None:
+    config = make_config(tmp_path, mechanism=mechanism, epsilon=8.0, cells=20, **QUICK)
+    summary = run(config)
+    assert summary.mechanism == mechanism
+    for site in summary.privacy.sites.values():
+        assert 7.99 < site.epsilon <= 8.0
+    assert set(summary.metrics.teachers) == set(config.sites)
+    if mechanism != "clipped":  # no better than chance at any honest epsilon, as its page says
+        assert summary.metrics.ensemble.auc > 0.6
+
+
+@pytest.mark.usefixtures("quick")
+def test_sites_of_one_federation_may_answer_by_different_mechanisms(tmp_path) -> None:
+    mixed = "bank_b=votes, bank_c=sharded:boosting"
+    config = make_config(tmp_path, site_mechanisms=mixed, cells=20, **QUICK)
+    summary = run(config)
+    said = {
+        receipt.site: receipt.what for receipt in read_receipts(run_folder(config, "1").receipts)
+    }
+    assert "dp-probe" in said["bank_a"]
+    assert "votes" in said["bank_b"]
+    assert "sharded" in said["bank_c"]
+    assert summary.metrics.ensemble.auc > 0.7
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mechanism": "dp-prob"}, "did you mean 'dp-probe'"),
+        ({"mechanism": "sharded", "teacher": "logistik"}, "logistic"),
+        ({"mechanism": "sharded", "teacher": "fractions:Fraction"}, "predict_proba"),
+        ({"site_mechanisms": "bank_x=votes"}, "bank_x"),
+        ({"site_mechanisms": "bank_a=clipped-site"}, "mixes guarantees for record and site"),
+    ],
+)
+def test_what_no_site_can_answer_is_refused_before_anything_runs(tmp_path, changes, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        prepare(make_config(tmp_path, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", ["bank_a", "=votes", "bank_a=", "bank_a=votes,bank_a=votes"])
+def test_a_malformed_list_of_mechanisms_is_refused(tmp_path, value: str) -> None:
+    with pytest.raises(ConfigError, match="site-mechanisms="):
+        make_config(tmp_path, site_mechanisms=value)
+
+
+def test_a_server_cannot_make_a_site_run_a_teacher_that_its_policy_does_not_name(tmp_path) -> None:
+    """An import path runs its code at the site: the policy must name it."""
+    config = make_config(tmp_path, mechanism="sharded", teacher="logistic")
+    agent = open_site(config, "bank_a", run_folder(config, "1"), "1")
+    asked = question_of(
+        make_config(tmp_path, mechanism="sharded", teacher="os:abort"), prepare(config)
+    )
+    with pytest.raises(PolicyRefusal, match="teachers"):
+        agent.labels(asked)
+    assert not agent.ledger_path.exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_site_level_guarantee_says_so(tmp_path) -> None:
+    summary = run(make_config(tmp_path, mechanism="clipped-site", **QUICK))
+    assert {site.unit for site in summary.privacy.sites.values()} == {"site"}
+    assert "whole site" in summary.guarantee
+    assert np.isfinite(summary.metrics.student.auc)
