@@ -49,4 +49,7 @@ COMMANDS = {
     "fedistill ledger verify ~/ledgers/bank_a.ledger.db": (
         f"{LEDGER_TESTS}::test_verify_finds_an_untouched_ledger_valid"
     ),
+    "fedistill ledger budget --ledger ~/ledgers/bank_a.ledger.db": (
+        f"{LEDGER_TESTS}::test_budget_prints_what_is_spent_and_left"
+    ),
 }

@@ -1,15 +1,24 @@
 """`fedistill ledger`: what a site has spent, and proof that nobody edited it."""
 
+import json
+import math
+from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedistill.errors import DataError
+from fedistill.cli.ledger_files import LedgerFile, find_ledgers
+from fedistill.errors import DataError, LedgerError
 from fedistill.privacy import ledger_file
-from fedistill.privacy.chain import anchor_path
+from fedistill.privacy.charge import Charge
+from fedistill.privacy.ledger_budget import Balance
+from fedistill.privacy.ledger_contents import Contents
+from fedistill.privacy.ledger_verify import Verification
+from fedistill.privacy.ledger_verify import verify as verify_ledger
 
 app = typer.Typer(
     name="ledger",
@@ -18,12 +27,35 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+class Format(StrEnum):
+    """How to print."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
 # Newer versions of Click drop an argument's help: the docstrings say what PATH is.
-_Path = Annotated[Path, typer.Argument(metavar="PATH", hidden=True)]
+_Path = Annotated[Path | None, typer.Argument(metavar="[PATH]", hidden=True)]
+_Ledger = Annotated[
+    Path | None, typer.Option("--ledger", metavar="PATH", help="A site's ledger, as PATH is.")
+]
+_Run = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        help="All ledgers of a run: a folder, or its name in $FEDISTILL_HOME/runs."
+        " Default: the last run's.",
+    ),
+]
+_Format = Annotated[Format, typer.Option("--format", help="How to print.")]
 
 
 @app.command()
-def show(path: _Path) -> None:
+def show(
+    path: _Path = None, ledger: _Ledger = None, run: _Run = None, form: _Format = Format.TABLE
+) -> None:
     """Print what was spent, and on what.
 
     PATH is a site's ledger, such as RUN/bank_a.ledger.db.
@@ -32,19 +64,142 @@ def show(path: _Path) -> None:
     which is less than the sum: releases compose in Renyi divergence, not in epsilon. A charge
     without a stored answer is budget that a crash wasted; it is never refunded.
     """
-    _require_file(path)
-    contents = ledger_file.read(path)
+    found = _find(path, ledger, run)
+    if form is Format.JSON:
+        _print_json([_charges_json(file) for file in found])
+        return
+    for file in found:
+        Console().print(_charges_table(_read(file)), markup=False, highlight=False)
+        typer.echo(f"Not checked here: fedistill ledger verify {file.path}")
+
+
+@app.command()
+def verify(
+    path: _Path = None,
+    ledger: _Ledger = None,
+    run: _Run = None,
+    anchor: Annotated[
+        Path | None,
+        typer.Option(help="A copy of the anchor that was kept elsewhere, instead of PATH.anchor."),
+    ] = None,
+    form: _Format = Format.TABLE,
+) -> None:
+    """Check that no charge was edited, removed or reordered.
+
+    PATH is a site's ledger, such as RUN/bank_a.ledger.db.
+
+    Recomputes the hash chain, checks the site's signature of every entry, compares the chain with
+    the anchor file beside the ledger (PATH.anchor), and checks the stored answers. Names the first
+    entry that is wrong. Exit code 0: valid; 1: not valid; 2: there is no ledger at PATH.
+
+    Without the anchor the finding is "prefix valid, completeness unknown": a chain that was cut
+    short is still a chain. Whoever rewinds ledger and anchor together is only seen against a copy
+    of the anchor that was kept elsewhere: --anchor.
+    """
+    found = _find(path, ledger, run)
+    if anchor is not None and len(found) > 1:
+        raise DataError(f"--anchor={anchor} is of one ledger, not of {len(found)}: give its PATH")
+    if anchor is not None and not anchor.is_file():
+        raise DataError(f"--anchor={anchor} is no file: give a copy of an .anchor file")
+    results = [(file, verify_ledger(file.path, anchor_file=anchor)) for file in found]
+    if form is Format.JSON:
+        _print_json([_named(file) | asdict(result) for file, result in results])
+    else:
+        for file, result in results:
+            typer.echo(f"{file.path}: {_counted(result.entries)}: {result.message}")
+    if not all(result.valid for _, result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def budget(
+    path: _Path = None, ledger: _Ledger = None, run: _Run = None, form: _Format = Format.TABLE
+) -> None:
+    """Print what of the budget is spent, and what is left.
+
+    PATH is a site's ledger, such as RUN/bank_a.ledger.db.
+
+    Budget and delta are those of the site's policy: with --run the policy of that run, else the one
+    that the last charge was made under. SPENT is everything charged so far, composed. LEFT is the
+    budget less that. NEXT is the largest single question that still fits: more than LEFT, because
+    releases compose in Renyi divergence. A ledger that is not valid is refused.
+    """
+    found = _find(path, ledger, run)
+    balances = [(file, *_balance(file)) for file in found]
+    if form is Format.JSON:
+        _print_json(
+            [
+                _header_json(file, contents) | {"complete": check.complete} | asdict(balance)
+                for file, contents, check, balance in balances
+            ]
+        )
+        return
+    table = _table("site", "charges", "budget", "spent", "left", "next", "delta", left=1)
+    for file, _, _, balance in balances:
+        table.add_row(
+            file.site,
+            str(balance.charges),
+            f"{balance.budget_epsilon:.4g}",
+            f"{balance.spent_epsilon:.4g}",
+            _rounded_down(balance.remaining_epsilon),
+            _rounded_down(balance.largest_question_epsilon),
+            f"{balance.delta:g}",
+        )
+    Console().print(table, markup=False, highlight=False)
+    for file, _, check, _ in balances:
+        if not check.complete:
+            typer.echo(f"{file.path}: {check.message}")
+
+
+def _rounded_down(epsilon: float) -> str:
+    # What is printed as left must fit when it is asked for.
+    return f"{math.floor(epsilon * 1e4) / 1e4:g}"
+
+
+def _find(path: Path | None, ledger: Path | None, run: str | None) -> tuple[LedgerFile, ...]:
+    if path is not None and ledger is not None:
+        raise DataError(f"PATH={path} and --ledger={ledger} are the same thing: give one of them")
+    return find_ledgers(path or ledger, run)
+
+
+def _read(file: LedgerFile) -> Contents:
+    return ledger_file.read(file.path)
+
+
+def _balance(file: LedgerFile) -> tuple[Contents, Verification, Balance]:
+    check = verify_ledger(file.path)
+    if not check.valid:
+        raise LedgerError(f"ledger {file.path} is not valid, so nobody can add up: {check.message}")
+    contents = _read(file)
+    if file.policy is not None:
+        from fedistill.site import Policy
+
+        policy = Policy.load(file.policy)
+        total, delta = policy.total_epsilon, policy.delta
+    elif contents.charges:
+        total, delta = contents.charges[-1].budget_epsilon, contents.charges[-1].delta
+    else:
+        raise LedgerError(
+            f"ledger {file.path} has no charge that names its budget: see the site's policy"
+        )
+    return contents, check, Balance.of(contents, budget_epsilon=total, delta=delta)
+
+
+def _table(*columns: str, left: int, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        justify = "left" if number < left else "right"
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    return table
+
+
+def _charges_table(contents: Contents) -> Table:
     header = contents.header
-    table = Table(
+    table = _table(
+        *("when (UTC)", "mechanism", "question", "epsilon", "spent", "budget", "delta"),
+        left=3,
         title=f"population {header['population']}, {header['adjacency']} of one {header['unit']}",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
     )
-    for column in ("when (UTC)", "mechanism", "question"):
-        table.add_column(column, no_wrap=True)
-    for column in ("epsilon", "spent", "budget", "delta"):
-        table.add_column(column, justify="right", no_wrap=True)
     for charge in contents.charges:
         table.add_row(
             charge.time[:16].replace("T", " "),
@@ -55,31 +210,32 @@ def show(path: _Path) -> None:
             f"{charge.budget_epsilon:.4g}",
             f"{charge.delta:g}",
         )
-    Console().print(table, markup=False, highlight=False)
-    typer.echo(f"Not checked here: fedistill ledger verify {path}")
+    return table
 
 
-@app.command()
-def verify(path: _Path) -> None:
-    """Check that no charge was edited, removed or reordered.
-
-    PATH is a site's ledger, such as RUN/bank_a.ledger.db.
-
-    Recomputes the hash chain, compares it with the anchor file beside the ledger (PATH.anchor), and
-    checks the stored answers. Exit code 0: valid; 1: not valid; 2: there is no ledger at PATH.
-
-    Without the anchor the finding is "prefix valid, completeness unknown": a chain that was cut
-    short is still a chain. Whoever rewinds ledger and anchor together is not seen from here.
-    """
-    _require_file(path)
-    result = ledger_file.verify(path)
-    noun = "charge" if result.entries == 1 else "charges"
-    typer.echo(f"{path}: {result.entries} {noun}: {result.message}")
-    if not result.valid:
-        raise typer.Exit(1)
+def _named(file: LedgerFile) -> dict[str, Any]:
+    return {"path": str(file.path), "site": file.site}
 
 
-def _require_file(path: Path) -> None:
-    # A ledger that is gone while its anchor remains is a finding, not a mistyped path.
-    if not path.is_file() and not anchor_path(path).is_file():
-        raise DataError(f"PATH={path} is no ledger: give the path of a .ledger.db file")
+def _header_json(file: LedgerFile, contents: Contents) -> dict[str, Any]:
+    fields = ("population", "adjacency", "unit", "public_key")
+    return _named(file) | {field: contents.header[field] for field in fields}
+
+
+def _charges_json(file: LedgerFile) -> dict[str, Any]:
+    contents = _read(file)
+    charges = [_charge_json(charge) for charge in contents.charges]
+    return _header_json(file, contents) | {"charges": charges}
+
+
+def _charge_json(charge: Charge) -> dict[str, Any]:
+    fields = asdict(charge)
+    return {"event" if key == "event_json" else key: value for key, value in fields.items()}
+
+
+def _print_json(ledgers: list[dict[str, Any]]) -> None:
+    typer.echo(json.dumps({"ledgers": ledgers}, indent=2))
+
+
+def _counted(entries: int) -> str:
+    return f"{entries} charge" if entries == 1 else f"{entries} charges"

@@ -2,28 +2,55 @@
 
 Entry k is canonical JSON; its hash is sha256(hash of entry k - 1, newline, entry k), and entry 0 is
 the ledger's header. A shortened chain is still a chain, so the count and head are also kept in an
-anchor file, outside the database.
+anchor file, outside the database. The site's key signs every hash and the anchor.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fedistill.errors import LedgerError
+from fedistill.privacy.ledger_disk import locked_directory, put_file
+from fedistill.privacy.ledger_key import Signed, SiteKey, is_signed
+
+FORMAT = "2"
+"""Format of ledger and anchor: 2 signs; 1 did not, and is refused."""
+
+
+def other_format(found: str) -> str:
+    """What to do about a file of another format."""
+    return (
+        f"has format {found}, this version reads format {FORMAT}: use the version of fedistill "
+        "that wrote it, or start a ledger of its own and take what the old one spent off its budget"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anchor:
-    """How many charges a ledger held at least, and the hash (hex) of the last of them."""
+    """How many charges a ledger held at least, and the hash (hex) of the last of them.
+
+    `public_key` and `signature` are the site's, in hex.
+    """
 
     count: int
     head: str
+    public_key: str
+    signature: str
+
+    @classmethod
+    def sign(cls, key: SiteKey, *, count: int, head: str) -> Self:
+        """The anchor of a ledger that holds `count` charges and ends with the hash `head`."""
+        signature = key.sign(Signed.ANCHOR, _anchor_text(count, head))
+        return cls(count=count, head=head, public_key=key.public, signature=signature)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the holder of `public_key` wrote it."""
+        text = _anchor_text(self.count, self.head)
+        return is_signed(self.public_key, Signed.ANCHOR, text, self.signature)
 
 
 def canonical(value: Mapping[str, Any]) -> str:
@@ -34,37 +61,6 @@ def canonical(value: Mapping[str, Any]) -> str:
 def link(previous: str, entry: str) -> str:
     """Hash (hex) of an entry that follows the entry with hash `previous`."""
     return hashlib.sha256(f"{previous}\n{entry}".encode()).hexdigest()
-
-
-def chain(header: str, entries: Iterable[str]) -> list[str]:
-    """Hashes of the header and of every entry after it."""
-    hashes = [link("", header)]
-    for entry in entries:
-        hashes.append(link(hashes[-1], entry))
-    return hashes
-
-
-def check_chain(hashes: Sequence[str], stored: Sequence[str], anchor: Anchor | None) -> str | None:
-    """What is wrong with a chain, in a sentence, or None.
-
-    Args:
-        hashes: What `chain` computes from the ledger's header and entries.
-        stored: The hashes that the ledger recorded for its entries.
-        anchor: The ledger's anchor, where there is one.
-    """
-    for number, (computed, recorded) in enumerate(zip(hashes[1:], stored, strict=True), start=1):
-        if computed != recorded:
-            return f"entry {number} or one before it was edited: its hash does not match"
-    if anchor is None:
-        return None
-    if len(stored) < anchor.count:
-        return (
-            f"it is behind its anchor ({len(stored)} charges, the anchor saw {anchor.count}): it "
-            "was cut short or replaced by an older copy"
-        )
-    if hashes[anchor.count] != anchor.head:
-        return f"charge {anchor.count} is not the one its anchor saw: the ledger was replaced"
-    return None
 
 
 def anchor_path(ledger: Path) -> Path:
@@ -78,15 +74,31 @@ def read_anchor(ledger: Path) -> Anchor | None:
     Raises:
         LedgerError: the anchor cannot be read or is not one.
     """
-    path = anchor_path(ledger)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if set(value) != {"count", "head"} or not isinstance(value["count"], int):
-            raise ValueError("not an anchor")
-        return Anchor(count=value["count"], head=str(value["head"]))
+        return read_anchor_file(anchor_path(ledger))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+
+
+def read_anchor_file(path: Path) -> Anchor:
+    """The anchor at `path`, its signature unchecked.
+
+    Raises:
+        FileNotFoundError: there is none.
+        LedgerError: it cannot be read or is not one.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if set(value) == {"count", "head"}:
+            raise LedgerError(f"anchor {path} {other_format('1')}")
+        if not isinstance(value["count"], int) or value["count"] < 0:
+            raise ValueError("not an anchor")
+        if not all(isinstance(value[key], str) for key in ("head", "public_key", "signature")):
+            raise ValueError("not an anchor")
+        return Anchor(**value)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise LedgerError(
             f"anchor {path} cannot be read ({error}): restore it from a backup made after the "
             "ledger's last charge"
@@ -100,22 +112,12 @@ def write_anchor(ledger: Path, anchor: Anchor) -> None:
         OSError: it cannot be written.
     """
     path = anchor_path(ledger)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
+    with locked_directory(path.parent) as directory:
         # Two processes that charged one after the other may arrive here in either order.
-        fcntl.flock(directory, fcntl.LOCK_EX)
         known = read_anchor(ledger)
-        if known is not None and known.count >= anchor.count:
-            return
-        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(file, "w", encoding="utf-8") as stream:
-            stream.write(canonical(asdict(anchor)) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-        os.fsync(directory)
-    finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
-        os.close(directory)
+        if known is None or known.count < anchor.count:
+            put_file(path, f"{canonical(asdict(anchor))}\n".encode(), directory)
+
+
+def _anchor_text(count: int, head: str) -> str:
+    return f"{count}\n{head}"

@@ -1,8 +1,9 @@
-"""One entry of a ledger."""
+"""One entry of a ledger, as text and as what it says."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from fedistill.errors import LedgerError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Charge:
-    """One entry of a ledger.
+    """What an entry of a ledger says.
 
     Attributes:
         sequence: Its number, from 1.
@@ -27,6 +28,7 @@ class Charge:
         budget_epsilon: The whole budget when it was charged, at `delta`.
         delta: See above.
         hash: Hash (hex) of the entry, which includes the hash before it.
+        signature: The site's signature (hex) of the hash.
     """
 
     sequence: int
@@ -39,8 +41,9 @@ class Charge:
     budget_epsilon: float
     delta: float
     hash: str
+    signature: str
 
-    @property
+    @cached_property
     def event(self) -> "DpEvent":
         """What was charged."""
         return event_from_json(self.event_json)
@@ -50,17 +53,42 @@ class Charge:
         """What the budget still held after this charge, at least 0."""
         return max(0.0, self.budget_epsilon - self.spent_epsilon)
 
-    @classmethod
-    def from_entry(cls, entry: str, entry_hash: str) -> Self:
-        """The charge that a ledger holds as the JSON text `entry`.
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A row of the ledger's table of charges.
+
+    Attributes:
+        sequence: Its number, from 1.
+        text: Canonical JSON of all that the charge says: what is hashed.
+        event: Canonical JSON of its event, for whoever reads the table.
+        hash: Hash (hex) of `text` and the hash before it.
+        signature: The site's signature (hex) of the hash.
+    """
+
+    sequence: int
+    text: str
+    event: str
+    hash: str
+    signature: str
+
+    @cached_property
+    def charge(self) -> Charge:
+        """What it says.
 
         Raises:
             LedgerError: it is no such text.
         """
         try:
-            fields = json.loads(entry)
-            return cls(event_json=fields.pop("event"), hash=entry_hash, **fields)
+            fields = json.loads(self.text)
+            event = fields.pop("event")
+            return Charge(event_json=event, hash=self.hash, signature=self.signature, **fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise LedgerError(
-                f"ledger entry {entry[:40]!r} is damaged: verify the ledger"
+                f"ledger entry {self.sequence} is damaged: verify the ledger"
             ) from error
+
+    @classmethod
+    def row(cls, *values: Any) -> Self:
+        """An entry of a row's values, in the order of the attributes."""
+        return cls(**dict(zip(cls.__dataclass_fields__, values, strict=True)))

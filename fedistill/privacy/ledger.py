@@ -14,61 +14,65 @@ the journal, and a power cut could then bring the journal back and undo a charge
 left.
 """
 
-import math
 import sqlite3
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from fedistill.errors import BudgetExceeded, LedgerError
+from fedistill.errors import LedgerError
 from fedistill.privacy import accountant, ledger_file
 from fedistill.privacy.adjacency import Adjacency, Unit
 from fedistill.privacy.chain import (
     Anchor,
-    anchor_path,
     canonical,
-    check_chain,
     link,
     read_anchor,
     write_anchor,
 )
-from fedistill.privacy.charge import Charge
+from fedistill.privacy.charge import Charge, Entry
 from fedistill.privacy.events import event_to_json
-from fedistill.privacy.ledger_file import Contents, Verification, ledger_errors
+from fedistill.privacy.ledger_budget import check_budget
+from fedistill.privacy.ledger_contents import Contents, read_contents
+from fedistill.privacy.ledger_file import ledger_errors
+from fedistill.privacy.ledger_key import Signed, SiteKey, create_key, key_path, load_key
+from fedistill.privacy.ledger_release import (
+    StoredRelease,
+    is_release_sound,
+    release_digest,
+    sign_release,
+)
+from fedistill.privacy.ledger_verify import Verification, verify
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
-
-@dataclass(frozen=True, kw_only=True)
-class StoredRelease:
-    """A noised answer that was paid for: it can be given again at no cost.
-
-    Attributes:
-        charge: What it cost.
-        release: The release as `Ledger.store` got it.
-        teacher: The noised teacher behind it, to label further public rows as post-processing.
-    """
-
-    charge: Charge
-    release: bytes
-    teacher: bytes
+__all__ = ["Charge", "Ledger", "StoredRelease"]
 
 
 class Ledger:
     """An open ledger. Made by `Ledger.open`; a context manager. For one thread."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, header: Mapping[str, str]):
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, header: Mapping[str, str], key: SiteKey
+    ):
         self._path = path
         self._connection = connection
         self._header = header
+        self._key = key
+        self._known: Contents | None = None
 
     @classmethod
     def open(
-        cls, path: Path, *, population: str, adjacency: Adjacency, unit: Unit, create: bool
+        cls,
+        path: Path,
+        *,
+        population: str,
+        adjacency: Adjacency,
+        unit: Unit,
+        create: bool,
+        key: Path | None = None,
     ) -> Self:
         """Open the ledger of `population`, or start it where `create` allows that.
 
@@ -78,22 +82,30 @@ class Ledger:
             adjacency: What the charges guarantee. One ledger holds one adjacency and one unit.
             unit: See `adjacency`.
             create: Start a ledger where neither it nor an anchor of it exists.
+            key: File of the site's signing key, which a new ledger is bound to for life. None:
+                `ledger_key.key_path`, where a key is made for a new ledger.
 
         Raises:
-            LedgerError: the ledger is missing, belongs to another population, adjacency or unit, is
-                behind its anchor, was edited, or cannot be read.
+            LedgerError: the ledger is missing, belongs to another population, adjacency, unit or
+                key, is behind its anchor, was edited, or cannot be read; or the key is missing, or
+                open to others than its owner.
         """
         path = Path(path)
-        header = {"population": population, "adjacency": str(adjacency), "unit": str(unit)}
+        declared = {"population": population, "adjacency": str(adjacency), "unit": str(unit)}
         anchor = read_anchor(path)
         if not path.exists() and (anchor is not None or not create):
-            raise _missing(path, anchor)
+            raise ledger_file.missing(path, anchor)
         with ledger_errors(path):
+            if path.exists():  # a wrong path is told so, not that it lacks a key
+                ledger_file.check_file(path)
+            elif key is None:
+                create_key(key_path(path))
+            signer = load_key(key or key_path(path))
             if create and anchor is None:
-                ledger_file.create(path, header)
-            ledger = cls(path, ledger_file.connect(path, "rw"), header)
+                ledger_file.create(path, declared, signer)
+            header = {**declared, "public_key": signer.public}
+            ledger = cls(path, ledger_file.connect(path, "rw"), header, signer)
             try:
-                ledger_file.check_pages(ledger._connection)
                 ledger._contents()
             except BaseException:
                 ledger.close()
@@ -128,12 +140,20 @@ class Ledger:
         with ledger_errors(self._path):
             with ledger_file.transaction(self._connection):
                 contents = self._contents()
-                past = [entry.event for entry in contents.charges]
-                self._check_budget(past, event, budget_epsilon, delta)
+                past = contents.events
                 adjacency = self._adjacency
+                check_budget(
+                    self._header["population"],
+                    past,
+                    event,
+                    budget_epsilon=budget_epsilon,
+                    delta=delta,
+                    adjacency=adjacency,
+                )
+                sequence = len(contents.entries) + 1
                 text = canonical(
                     {
-                        "sequence": len(past) + 1,
+                        "sequence": sequence,
                         "time": datetime.now(UTC).isoformat(timespec="seconds"),
                         "question": question,
                         "description": dict(description),
@@ -144,13 +164,10 @@ class Ledger:
                         "delta": delta,
                     }
                 )
-                charge = Charge.from_entry(text, link(contents.anchor.head, text))
-                self._connection.execute(
-                    "INSERT INTO charges (sequence, entry, hash) VALUES (?, ?, ?)",
-                    (charge.sequence, text, charge.hash),
-                )
-            write_anchor(self._path, Anchor(count=charge.sequence, head=charge.hash))
-        return charge
+                entry = self._insert(contents.head, sequence, text, canonical(asked))
+            self._known = contents.extended([entry])
+            write_anchor(self._path, Anchor.sign(self._key, count=sequence, head=entry.hash))
+        return entry.charge
 
     def store(self, charge: Charge, release: bytes, teacher: bytes) -> None:
         """Keep the noised release of `charge`, so that `cached` can give it again.
@@ -158,11 +175,13 @@ class Ledger:
         Raises:
             LedgerError: it has one already, or the ledger cannot be written.
         """
-        digest = ledger_file.release_digest(release, teacher)
+        digest = release_digest(release, teacher)
+        signature = sign_release(self._key, charge.hash, digest)
         with ledger_errors(self._path), ledger_file.transaction(self._connection):
             self._connection.execute(
-                "INSERT INTO releases (sequence, release, teacher, sha256) VALUES (?, ?, ?, ?)",
-                (charge.sequence, release, teacher, digest),
+                "INSERT INTO releases (sequence, release, teacher, sha256, signature)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (charge.sequence, release, teacher, digest, signature),
             )
 
     def cached(self, question: str) -> StoredRelease | None:
@@ -173,20 +192,29 @@ class Ledger:
         """
         with ledger_errors(self._path):
             row = self._connection.execute(
-                "SELECT entry, hash, release, teacher, sha256 FROM charges JOIN releases"
-                " USING (sequence) WHERE question = ? ORDER BY sequence DESC LIMIT 1",
+                "SELECT sequence, release, teacher, sha256, releases.signature"
+                " FROM charges JOIN releases USING (sequence)"
+                " WHERE question = ? ORDER BY sequence DESC LIMIT 1",
                 (question,),
             ).fetchone()
-        if row is None:
-            return None
-        entry, entry_hash, release, teacher, digest = row
-        charge = Charge.from_entry(entry, entry_hash)
+            if row is None:
+                return None
+            contents = self._contents()
+        sequence, release, teacher, sha256, signature = row
+        charge = contents.entries[sequence - 1].charge
+        sound = is_release_sound(
+            self._key.public,
+            charge.hash,
+            release=release,
+            teacher=teacher,
+            sha256=sha256,
+            signature=signature,
+        )
         # A damaged index can lead to the answer of another question.
-        edited = ledger_file.release_digest(release, teacher) != digest
-        if edited or charge.question != question:
+        if not sound or charge.question != question:
             raise LedgerError(
-                f"ledger {self._path}: the stored answer to {question[:12]} was edited: restore "
-                "the ledger from a backup that is not behind its anchor"
+                f"ledger {self._path}: the stored answer to {question[:12]}, entry {sequence}, was "
+                "edited: restore the ledger from a backup that is not behind its anchor"
             )
         return StoredRelease(charge=charge, release=release, teacher=teacher)
 
@@ -197,7 +225,8 @@ class Ledger:
 
     def spent(self, delta: float) -> float:
         """Epsilon at `delta` of everything that was ever charged."""
-        events = [entry.event for entry in self.entries()]
+        with ledger_errors(self._path):
+            events = self._contents().events
         return accountant.epsilon_of(events, delta, self._adjacency)
 
     def remaining(self, budget_epsilon: float, delta: float) -> float:
@@ -209,8 +238,8 @@ class Ledger:
         return max(0.0, budget_epsilon - self.spent(delta))
 
     def verify(self) -> Verification:
-        """Check pages, chain, anchor and stored releases: see `ledger_file.verify`."""
-        return ledger_file.verify(self._path)
+        """Check everything that can be checked without the key: see `ledger_verify.verify`."""
+        return verify(self._path)
 
     def close(self) -> None:
         """Close the database."""
@@ -231,11 +260,25 @@ class Ledger:
     def _adjacency(self) -> Adjacency:
         return Adjacency(self._header["adjacency"])
 
+    def _insert(self, previous: str, sequence: int, text: str, event: str) -> Entry:
+        digest = link(previous, text)
+        signature = self._key.sign(Signed.ENTRY, digest)
+        entry = Entry(sequence=sequence, text=text, event=event, hash=digest, signature=signature)
+        self._connection.execute(
+            "INSERT INTO charges (sequence, entry, event, hash, signature) VALUES (?, ?, ?, ?, ?)",
+            (sequence, text, event, digest, signature),
+        )
+        return entry
+
     def _contents(self) -> Contents:
         """The ledger's contents, refused unless they are of this header, chained and anchored."""
         anchor = read_anchor(self._path)
-        contents = ledger_file.read_contents(self._connection)
-        fault = check_chain(contents.hashes, contents.recorded, anchor)
+        known = self._known
+        contents = read_contents(self._connection, known)
+        sound = 0
+        if known is not None and contents.entries[: len(known.entries)] == known.entries:
+            sound = len(known.entries)
+        fault = contents.fault(anchor, sound=sound)
         if anchor is None:
             fault = "its anchor is missing, so nobody can tell whether charges are missing too"
         if fault:
@@ -249,41 +292,5 @@ class Ledger:
                     f"ledger {self._path} has {field}={contents.header[field]}, not {value}: a "
                     "ledger never mixes them; keep a ledger of its own for each"
                 )
+        self._known = contents
         return contents
-
-    def _check_budget(
-        self, past: Sequence["DpEvent"], event: "DpEvent", budget: float, delta: float
-    ) -> None:
-        adjacency = self._adjacency
-        if accountant.within_budget(
-            past, event, budget_epsilon=budget, delta=delta, adjacency=adjacency
-        ):
-            return
-        spent = accountant.epsilon_of(past, delta, adjacency)
-        asked = accountant.epsilon_of(event, delta, adjacency)
-        together = accountant.epsilon_of([*past, event], delta, adjacency)
-        left = accountant.largest_epsilon_left(
-            past, budget_epsilon=budget, delta=delta, adjacency=adjacency
-        )
-        raise BudgetExceeded(
-            f"population {self._header['population']!r} has spent epsilon={spent:.6g} of a budget "
-            f"of {budget:.6g} at delta={delta:g}; the question costs {asked:.6g}, both together "
-            f"{together:.6g}. Nothing was charged. {_way_out(left)}, repeat an answered question "
-            "(free), or let the site's owner raise the budget"
-        )
-
-
-def _missing(path: Path, anchor: Anchor | None) -> LedgerError:
-    if anchor is None:
-        return LedgerError(f"no ledger at {path}: check the path, or let its owner create one")
-    return LedgerError(
-        f"ledger {path} is missing, though its anchor {anchor_path(path).name} saw {anchor.count} "
-        "charges: restore it from a backup made after the last one"
-    )
-
-
-def _way_out(left: float) -> str:
-    shown = math.floor(left * 1000) / 1000
-    if shown <= 0:
-        return "No further question fits: wait for a new budget"
-    return f"The largest question that still fits has epsilon={shown:g}: ask that"

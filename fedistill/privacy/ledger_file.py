@@ -1,39 +1,33 @@
-"""The file of a ledger: its schema, and how it is made, read and verified."""
+"""The file of a ledger: its schema, how it is opened and made, and what its errors mean."""
 
-import hashlib
-import json
 import os
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from errno import EISDIR
 from pathlib import Path
 from urllib.parse import quote
 
 from fedistill.errors import LedgerError
-from fedistill.privacy.chain import (
-    Anchor,
-    anchor_path,
-    canonical,
-    chain,
-    check_chain,
-    read_anchor,
-    write_anchor,
-)
-from fedistill.privacy.charge import Charge
+from fedistill.privacy.chain import FORMAT, Anchor, anchor_path, canonical, link, write_anchor
+from fedistill.privacy.ledger_contents import Contents, HeaderFault, read_contents
+from fedistill.privacy.ledger_key import Signed, SiteKey
 
 LOCK_SECONDS = 30.0
 
 # INSERT OR REPLACE deletes rows without firing DELETE triggers, so inserts are guarded too.
 _SCHEMA = (
-    "CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 1), entry TEXT NOT NULL)",
-    "CREATE TABLE charges (sequence INTEGER PRIMARY KEY, entry TEXT NOT NULL, hash TEXT NOT NULL,"
+    "CREATE TABLE header (id INTEGER PRIMARY KEY CHECK (id = 1), entry TEXT NOT NULL,"
+    " signature TEXT NOT NULL)",
+    "CREATE TABLE charges (sequence INTEGER PRIMARY KEY, entry TEXT NOT NULL,"
+    " event TEXT NOT NULL CHECK (event = json_extract(entry, '$.event')), hash TEXT NOT NULL,"
+    " signature TEXT NOT NULL,"
     " question TEXT GENERATED ALWAYS AS (json_extract(entry, '$.question')) VIRTUAL)",
     "CREATE INDEX charges_question ON charges (question)",
     "CREATE TABLE releases (sequence INTEGER PRIMARY KEY REFERENCES charges (sequence),"
-    " release BLOB NOT NULL, teacher BLOB NOT NULL, sha256 TEXT NOT NULL)",
+    " release BLOB NOT NULL, teacher BLOB NOT NULL, sha256 TEXT NOT NULL,"
+    " signature TEXT NOT NULL)",
     "CREATE TRIGGER header_once BEFORE INSERT ON header WHEN EXISTS (SELECT 1 FROM header)"
     " BEGIN SELECT RAISE(ABORT, 'a ledger has one header'); END",
     "CREATE TRIGGER charges_in_order BEFORE INSERT ON charges"
@@ -62,57 +56,6 @@ _WAYS_OUT = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contents:
-    """A ledger as it lies on disk: the texts of header and entries, and the recorded hashes."""
-
-    header_text: str
-    entries: tuple[str, ...]
-    recorded: tuple[str, ...]
-
-    @cached_property
-    def hashes(self) -> list[str]:
-        """Computed hashes of the header and of every entry."""
-        return chain(self.header_text, self.entries)
-
-    @property
-    def anchor(self) -> Anchor:
-        """The anchor that belongs to these contents."""
-        return Anchor(count=len(self.entries), head=self.hashes[-1])
-
-    @property
-    def header(self) -> dict[str, str]:
-        """Population, adjacency and unit, and the ledger's random id."""
-        try:
-            header: dict[str, str] = json.loads(self.header_text)
-        except ValueError as error:
-            raise LedgerError("the ledger's header is damaged: verify the ledger") from error
-        return header
-
-    @property
-    def charges(self) -> tuple[Charge, ...]:
-        """All charges, oldest first."""
-        return tuple(map(Charge.from_entry, self.entries, self.recorded))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verification:
-    """What `verify` found.
-
-    Attributes:
-        valid: Nothing contradicts the ledger.
-        complete: True when no charge that the anchor knows is missing, None when there is no anchor
-            to tell, False when charges are missing.
-        entries: How many charges the ledger holds.
-        message: The finding in a sentence or two.
-    """
-
-    valid: bool
-    complete: bool | None
-    entries: int
-    message: str
-
-
 @contextmanager
 def ledger_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite and the disk raise into LedgerError with a way out."""
@@ -124,6 +67,8 @@ def ledger_errors(path: Path) -> Iterator[None]:
         ways = (way for prefix, way in _WAYS_OUT.items() if name.startswith(prefix))
         way = next(ways, "check the file and its disk")
         raise LedgerError(f"ledger {path}: {error}; nothing was released: {way}") from error
+    except HeaderFault as error:
+        raise LedgerError(f"ledger {path}: {error}") from error
     except OSError as error:
         raise LedgerError(
             f"ledger {path}: {error.strerror or error}; nothing was released: check the disk and "
@@ -144,6 +89,16 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that writes nothing, unless a crash left a journal: SQLite rolls that back."""
+    try:
+        return connect(path, "ro")  # its pragmas read the schema
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorname", "") != "SQLITE_READONLY_ROLLBACK":
+            raise
+    return connect(path, "rw")
+
+
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Hold the ledger's write lock; commit at the end, roll back on any error."""
@@ -157,7 +112,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def create(path: Path, header: Mapping[str, str]) -> None:
+def check_file(path: Path) -> None:
+    """Raise an error that `ledger_errors` knows, unless the file is a ledger or still empty."""
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+    with closing(connect(path, "rw")) as connection:
+        check_pages(connection)
+        if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            read_contents(connection)
+
+
+def create(path: Path, header: Mapping[str, str], key: SiteKey) -> None:
     """Make the ledger and its anchor, or finish what a crash interrupted; else change nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The journal takes its mode from the database.
@@ -168,12 +133,18 @@ def create(path: Path, header: Mapping[str, str]) -> None:
             if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 for statement in _SCHEMA:
                     connection.execute(statement)
-                # Without an id of its own, a new ledger could pass for an emptied old one.
-                text = canonical({"format": "1", "id": secrets.token_hex(16), **header})
-                connection.execute("INSERT INTO header VALUES (1, ?)", (text,))
+                _insert_header(connection, header, key)
         contents = read_contents(connection)
-    if not contents.entries:
-        write_anchor(path, contents.anchor)
+    if not contents.entries and contents.public_key == key.public:
+        write_anchor(path, Anchor.sign(key, count=0, head=contents.head))
+
+
+def _insert_header(connection: sqlite3.Connection, header: Mapping[str, str], key: SiteKey) -> None:
+    # Without an id of its own, a new ledger could pass for an emptied old one.
+    own = {"format": FORMAT, "id": secrets.token_hex(16), "public_key": key.public}
+    text = canonical({**own, **header})
+    signature = key.sign(Signed.ENTRY, link("", text))
+    connection.execute("INSERT INTO header VALUES (1, ?, ?)", (text, signature))
 
 
 def read(path: Path) -> Contents:
@@ -182,79 +153,24 @@ def read(path: Path) -> Contents:
     Raises:
         LedgerError: there is none, or it cannot be read.
     """
-    with ledger_errors(path), closing(connect(path, "ro")) as connection:
+    with ledger_errors(path), closing(connect_to_read(path)) as connection:
         return read_contents(connection)
-
-
-def read_contents(connection: sqlite3.Connection) -> Contents:
-    """What an open ledger holds, unchecked."""
-    header = connection.execute("SELECT entry FROM header").fetchone()
-    if header is None:
-        raise sqlite3.DatabaseError("it has no header")
-    rows = connection.execute("SELECT entry, hash FROM charges ORDER BY sequence").fetchall()
-    # Pages that were overwritten with zeros read as NULL.
-    if not all(isinstance(value, str) for row in (header, *rows) for value in row):
-        raise sqlite3.DatabaseError("its entries are damaged")
-    return Contents(
-        header_text=header[0],
-        entries=tuple(entry for entry, _ in rows),
-        recorded=tuple(recorded for _, recorded in rows),
-    )
 
 
 def check_pages(connection: sqlite3.Connection) -> None:
     """Raise sqlite3.DatabaseError unless the database's pages are sound."""
+    # `Contents.fault` holds an edited row against its signature, and names it.
+    connection.execute("PRAGMA ignore_check_constraints=ON")
     if (finding := connection.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
         raise sqlite3.DatabaseError(f"its pages are damaged: {' '.join(str(finding).split())}")
+    connection.execute("PRAGMA ignore_check_constraints=OFF")
 
 
-def release_digest(release: bytes, teacher: bytes) -> str:
-    """Sha256 (hex) over the release, its length first, and the teacher."""
-    return hashlib.sha256(len(release).to_bytes(8) + release + teacher).hexdigest()
-
-
-def verify(path: Path) -> Verification:
-    """Check a ledger from end to end: pages, chain, anchor, stored releases. Changes nothing.
-
-    A ledger can only be proved complete against something that was not rewound with it. The anchor
-    beside it shows accidents and careless edits; whoever rewinds both is not seen.
-    """
-    try:
-        anchor = read_anchor(path)
-        if not path.exists():
-            charges = f" of {anchor.count} charges" if anchor else ""
-            return _invalid(f"no ledger at {path}, though its anchor{charges} is there", 0)
-        with ledger_errors(path), closing(connect(path, "ro")) as connection:
-            check_pages(connection)
-            contents = read_contents(connection)
-            damaged = [
-                sequence
-                for sequence, release, teacher, sha256 in connection.execute(
-                    "SELECT sequence, release, teacher, sha256 FROM releases"
-                )
-                if release_digest(release, teacher) != sha256
-            ]
-    except LedgerError as error:
-        return _invalid(str(error), 0)
-    count = len(contents.entries)
-    if fault := check_chain(contents.hashes, contents.recorded, anchor):
-        return _invalid(fault, count)
-    if damaged:
-        return _invalid(f"the stored releases of charges {damaged} were edited", count)
+def missing(path: Path, anchor: Anchor | None) -> LedgerError:
+    """The error of a ledger that is not there, though it may have been."""
     if anchor is None:
-        return Verification(
-            valid=True,
-            complete=None,
-            entries=count,
-            message=f"prefix valid, completeness unknown: {anchor_path(path).name} is missing",
-        )
-    return Verification(
-        valid=True,
-        complete=True,
-        entries=count,
-        message=f"valid, and complete as far as {anchor_path(path).name} can tell",
+        return LedgerError(f"no ledger at {path}: check the path, or let its owner create one")
+    return LedgerError(
+        f"ledger {path} is missing, though its anchor {anchor_path(path).name} saw {anchor.count} "
+        "charges: restore it from a backup made after the last one"
     )
-
-
-def _invalid(message: str, entries: int) -> Verification:
-    return Verification(valid=False, complete=False, entries=entries, message=message)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dp_accounting import ZCDpEvent
 
 from fedistill.privacy.adjacency import Adjacency, Unit
 from fedistill.privacy.ledger import Ledger
@@ -46,7 +47,7 @@ def open_ledger(path: Path) -> Callable[..., Ledger]:
             "unit": Unit.RECORD,
             "create": True,
         }
-        return Ledger.open(path, **{**declared, **changes})
+        return Ledger.open(changes.pop("path", path), **{**declared, **changes})
 
     return opened
 
@@ -64,3 +65,13 @@ def python(path: Path) -> Callable[..., "subprocess.Popen[str]"]:
         )
 
     return started
+
+
+@pytest.fixture
+def ledger_of_three(open_ledger: Callable[..., Ledger], path: Path) -> Path:
+    with open_ledger() as ledger:
+        for question in ("q1", "q2", "q3"):
+            event = ZCDpEvent(0.001)
+            made = ledger.charge(question, {}, event, budget_epsilon=1.0, delta=1e-5)
+            ledger.store(made, question.encode(), b"teacher")
+    return path

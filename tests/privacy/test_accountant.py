@@ -17,6 +17,7 @@ from mpmath import mp, mpf
 from scipy.stats import norm
 
 from fedistill.errors import ConfigError
+from fedistill.privacy import accountant
 from fedistill.privacy.accountant import (
     calibrate_rho,
     epsilon_of,
@@ -163,3 +164,22 @@ def test_an_epsilon_out_of_bounds_is_named(epsilon: float) -> None:
 def test_a_delta_out_of_bounds_is_named(delta: float) -> None:
     with pytest.raises(ConfigError, match=f"delta={delta} must be .* at most 0.001"):
         calibrate_rho(1.0, delta)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(ZCDpEvent, st.floats(-9, 3).map(lambda power: 10**power)),
+            st.builds(GaussianDpEvent, st.floats(-2, 4).map(lambda power: 10**power)),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.floats(-12, -3).map(lambda power: 10**power),
+)
+def test_the_quick_search_for_the_best_order_finds_the_best_of_all(
+    events: list[ZCDpEvent | GaussianDpEvent], delta: float
+) -> None:
+    every = accountant._compose(tuple(events), accountant._fine_orders(), ADD_REMOVE)
+    assert epsilon_of(events, delta, ADD_REMOVE) == every.get_epsilon(delta)

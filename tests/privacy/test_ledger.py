@@ -12,6 +12,7 @@ from fedistill.privacy.accountant import calibrate_rho, epsilon_of
 from fedistill.privacy.adjacency import Adjacency, Unit
 from fedistill.privacy.chain import anchor_path, read_anchor
 from fedistill.privacy.ledger import Charge, Ledger
+from fedistill.privacy.ledger_key import key_path
 
 DELTA = 1e-5
 Open = Callable[..., Ledger]
@@ -105,16 +106,16 @@ def test_a_missing_ledger_is_not_created_unasked(open_ledger: Open, path: Path) 
     assert not path.exists()
 
 
-def test_only_its_owner_can_read_ledger_and_anchor(open_ledger: Open, path: Path) -> None:
+def test_only_its_owner_can_read_ledger_anchor_and_key(open_ledger: Open, path: Path) -> None:
     with open_ledger() as ledger:
         charge(ledger, "q1")
-    assert {stat.S_IMODE(file.stat().st_mode) for file in (path, anchor_path(path))} == {0o600}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
 
 
-def test_at_rest_a_ledger_is_one_file_and_its_anchor(open_ledger: Open, path: Path) -> None:
+def test_at_rest_a_ledger_is_one_file_its_anchor_and_its_key(open_ledger: Open, path: Path) -> None:
     with open_ledger() as ledger:
         ledger.store(charge(ledger, "q1"), b"release", b"teacher")
-    assert set(path.parent.iterdir()) == {path, anchor_path(path)}
+    assert set(path.parent.iterdir()) == {path, anchor_path(path), key_path(path)}
 
 
 def test_a_repeated_question_finds_its_stored_answer(open_ledger: Open) -> None:

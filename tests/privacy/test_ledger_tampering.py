@@ -1,10 +1,10 @@
 """A ledger that was edited, cut short, replaced or damaged is found out. PRIVACY rule 12."""
 
-import json
 import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,56 +13,12 @@ from dp_accounting import ZCDpEvent
 from fedistill.errors import LedgerError
 from fedistill.privacy.chain import Anchor, anchor_path, read_anchor, write_anchor
 from fedistill.privacy.ledger import Ledger
-from fedistill.privacy.ledger_file import verify
+from fedistill.privacy.ledger_file import read
+from fedistill.privacy.ledger_key import key_path, load_key
+from fedistill.privacy.ledger_verify import verify
+from tests.privacy.edits import edit
 
 Open = Callable[..., Ledger]
-
-
-@pytest.fixture
-def ledger_of_three(open_ledger: Open, path: Path) -> Path:
-    with open_ledger() as ledger:
-        for question in ("q1", "q2", "q3"):
-            event = ZCDpEvent(0.001)
-            made = ledger.charge(question, {}, event, budget_epsilon=1.0, delta=1e-5)
-            ledger.store(made, question.encode(), b"teacher")
-    return path
-
-
-def edit(path: Path, *statements: str) -> None:
-    """What somebody with a SQLite client and no scruples can do: drop the triggers first."""
-    with closing(sqlite3.connect(path)) as connection:
-        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-        for (name,) in names.fetchall():
-            connection.execute(f"DROP TRIGGER {name}")
-        for statement in statements:
-            connection.execute(statement)
-        connection.commit()
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE charges SET hash = ''",
-        "DELETE FROM charges",
-        "INSERT OR REPLACE INTO charges SELECT 3, entry, hash FROM charges WHERE sequence = 1",
-        "INSERT INTO charges SELECT 7, entry, hash FROM charges WHERE sequence = 1",
-        "UPDATE header SET entry = '{}'",
-        "DELETE FROM header",
-        "INSERT OR REPLACE INTO header VALUES (1, '{}')",
-        "UPDATE releases SET release = x''",
-        "DELETE FROM releases",
-        "INSERT OR REPLACE INTO releases SELECT 1, x'', x'', '' FROM releases",
-    ],
-)
-def test_the_database_itself_refuses_all_but_appending(
-    ledger_of_three: Path, statement: str
-) -> None:
-    with (
-        closing(sqlite3.connect(ledger_of_three)) as connection,
-        pytest.raises(sqlite3.IntegrityError),
-    ):
-        connection.execute(statement)
-    assert verify(ledger_of_three).valid
 
 
 def test_an_untouched_ledger_is_valid_and_complete(ledger_of_three: Path) -> None:
@@ -71,31 +27,83 @@ def test_an_untouched_ledger_is_valid_and_complete(ledger_of_three: Path) -> Non
     assert "valid, and complete as far as" in result.message
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE charges SET entry = replace(entry, '0.001', '0.0001') WHERE sequence = 2",
-        "DELETE FROM charges WHERE sequence = 2",
+def test_a_ledger_that_is_cut_with_its_anchor_rewritten_is_found(ledger_of_three: Path) -> None:
+    """Whoever lacks the key can shorten the chain, but has no signed anchor that says so."""
+    contents = read(ledger_of_three)
+    edit(
+        ledger_of_three,
+        "DELETE FROM releases WHERE sequence = 3",
         "DELETE FROM charges WHERE sequence = 3",
-        "DELETE FROM charges",
-        "UPDATE header SET entry = replace(entry, 'patients', 'customers')",
-        "UPDATE charges SET sequence = 4 - sequence WHERE sequence != 2",
-    ],
-)
-def test_an_edit_behind_its_back_is_found(
-    ledger_of_three: Path, open_ledger: Open, statement: str
+    )
+    anchor = read_anchor(ledger_of_three)
+    assert anchor is not None
+    anchor_path(ledger_of_three).unlink()
+    write_anchor(ledger_of_three, replace(anchor, count=2, head=contents.hash_of(2)))
+    result = verify(ledger_of_three)
+    assert not result.valid
+    assert "its anchor was edited" in result.message
+
+
+def test_a_ledger_of_another_key_is_not_this_site_s(
+    open_ledger: Open, path: Path, ledger_of_three: Path, tmp_path: Path
 ) -> None:
-    if "4 - sequence" in statement:
-        edit(
-            ledger_of_three,
-            "UPDATE charges SET sequence = 9 WHERE sequence = 1",
-            "UPDATE charges SET sequence = 1 WHERE sequence = 3",
-            "UPDATE charges SET sequence = 3 WHERE sequence = 9",
-        )
-    else:
-        edit(ledger_of_three, statement)
-    assert not verify(ledger_of_three).valid
-    with pytest.raises(LedgerError, match=r"edited|behind its anchor|not the one"):
+    other = tmp_path / "other"
+    other.mkdir()
+    with open_ledger(path=other / path.name) as ledger:
+        ledger.charge("q1", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
+    for file in (path, anchor_path(path)):
+        shutil.copy(other / file.name, file)
+    assert verify(path).valid
+    with pytest.raises(LedgerError, match="has public_key="):
+        open_ledger()
+    shutil.copy(other / path.name, path)
+    anchor_path(path).unlink()
+    write_anchor(path, Anchor.sign(load_key(key_path(path)), count=0, head=read(path).hash_of(0)))
+    assert "names another public key than entry 0" in verify(path).message
+
+
+def test_ledger_and_anchor_restored_together_are_found_by_a_copy_of_the_anchor(
+    open_ledger: Open, path: Path, tmp_path: Path
+) -> None:
+    """Both are from one snapshot, so they agree: only what was kept elsewhere can tell."""
+    files = (path, anchor_path(path))
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    with open_ledger() as ledger:
+        ledger.charge("q1", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
+        for file in files:
+            shutil.copy(file, snapshot)
+        ledger.charge("q2", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
+    kept = shutil.copy(anchor_path(path), tmp_path / "kept.anchor")
+    assert (
+        verify(path, anchor_file=kept).message
+        == "valid, and complete as far as kept.anchor can tell"
+    )
+    for file in files:
+        shutil.copy(snapshot / file.name, file)
+    assert verify(path).valid
+    result = verify(path, anchor_file=kept)
+    assert not result.valid
+    assert "(1 charges, the anchor saw 2): entry 2 is missing" in result.message
+
+
+def test_an_older_anchor_does_not_vouch_for_a_ledger_that_forked(
+    open_ledger: Open, path: Path, tmp_path: Path
+) -> None:
+    """A snapshot that went on charging is a chain of its own: the old anchor saw another entry."""
+    with open_ledger() as ledger:
+        ledger.charge("q1", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
+        snapshot = shutil.copy(path, tmp_path / "snapshot")
+        old = shutil.copy(anchor_path(path), tmp_path / "old.anchor")
+        ledger.charge("q2", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
+    kept = shutil.copy(anchor_path(path), tmp_path / "kept.anchor")
+    shutil.copy(snapshot, path)
+    shutil.copy(old, anchor_path(path))
+    with open_ledger() as ledger:
+        ledger.charge("q3", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
+    shutil.copy(kept, anchor_path(path))
+    assert "entry 2 is not the one its anchor saw" in verify(path).message
+    with pytest.raises(LedgerError, match="entry 2 is not the one its anchor saw"):
         open_ledger()
 
 
@@ -125,7 +133,7 @@ def test_a_deleted_ledger_is_missed_by_its_anchor(ledger_of_three: Path, open_le
     ledger_of_three.unlink()
     result = verify(ledger_of_three)
     assert not result.valid
-    assert "anchor of 3 charges is there" in result.message
+    assert "anchor of 3 charges is there: entries 0 to 3 are missing" in result.message
     with pytest.raises(LedgerError, match=r"is missing, though its anchor .* saw 3 charges"):
         open_ledger()
     assert not ledger_of_three.exists()
@@ -138,7 +146,7 @@ def test_a_fresh_ledger_does_not_pass_for_an_emptied_one(open_ledger: Open, path
     anchor_path(path).unlink()
     open_ledger().close()
     anchor_path(path).write_bytes(anchor)
-    with pytest.raises(LedgerError, match="charge 0 is not the one its anchor saw"):
+    with pytest.raises(LedgerError, match="entry 0 is not the one its anchor saw"):
         open_ledger()
 
 
@@ -158,8 +166,9 @@ def test_a_ledger_ahead_of_its_anchor_is_a_crash_in_between(
 ) -> None:
     with open_ledger() as ledger:
         second = ledger.entries()[1]
-    anchor = json.dumps({"count": 2, "head": second.hash})
-    anchor_path(ledger_of_three).write_text(anchor, encoding="utf-8")
+    anchor_path(ledger_of_three).unlink()
+    key = load_key(key_path(ledger_of_three))
+    write_anchor(ledger_of_three, Anchor.sign(key, count=2, head=second.hash))
     with open_ledger() as ledger:
         ledger.charge("q4", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
     anchored = read_anchor(ledger_of_three)
@@ -169,11 +178,21 @@ def test_a_ledger_ahead_of_its_anchor_is_a_crash_in_between(
 
 def test_an_older_anchor_never_replaces_a_newer(ledger_of_three: Path) -> None:
     newest = read_anchor(ledger_of_three)
-    write_anchor(ledger_of_three, Anchor(count=2, head="0" * 64))
+    key = load_key(key_path(ledger_of_three))
+    write_anchor(ledger_of_three, Anchor.sign(key, count=2, head="0" * 64))
     assert read_anchor(ledger_of_three) == newest
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"count": "3", "head": ""}', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{}", "[]", "\x00", '{"count": 3}'),
+        '{"count": "3", "head": "", "public_key": "", "signature": ""}',
+        '{"count": -1, "head": "", "public_key": "", "signature": ""}',
+        '{"count": 3, "head": 0, "public_key": "", "signature": ""}',
+        '{"count": 3, "head": "", "public_key": "", "signature": "", "more": ""}',
+    ],
+)
 def test_a_damaged_anchor_is_refused(ledger_of_three: Path, open_ledger: Open, text: str) -> None:
     anchor_path(ledger_of_three).write_text(text, encoding="utf-8")
     assert not verify(ledger_of_three).valid
@@ -206,13 +225,22 @@ def test_a_database_of_something_else_is_refused(path: Path, open_ledger: Open) 
         open_ledger()
 
 
-def test_an_edited_answer_is_not_given_again(ledger_of_three: Path, open_ledger: Open) -> None:
-    edit(ledger_of_three, "UPDATE releases SET release = x'00' WHERE sequence = 2")
-    result = verify(ledger_of_three)
-    assert not result.valid
-    assert "charges [2]" in result.message
-    with open_ledger() as ledger, pytest.raises(LedgerError, match="answer to q2 was edited"):
-        ledger.cached("q2")
+@pytest.mark.parametrize("what", ["ledger", "anchor"])
+def test_a_file_of_the_format_without_signatures_is_refused(
+    ledger_of_three: Path, open_ledger: Open, what: str
+) -> None:
+    if what == "ledger":
+        ledger_of_three.unlink()
+        edit(
+            ledger_of_three,
+            "CREATE TABLE header (id INTEGER PRIMARY KEY, entry TEXT)",
+            """INSERT INTO header VALUES (1, '{"format":"1","id":"","population":"patients"}')""",
+        )
+    else:
+        anchor_path(ledger_of_three).write_text('{"count":0,"head":""}', encoding="utf-8")
+    assert "has format 1, this version reads format 2: use" in verify(ledger_of_three).message
+    with pytest.raises(LedgerError, match="start a ledger of its own and take what the old one"):
+        open_ledger()
 
 
 def test_no_flipped_byte_ever_lowers_what_was_spent(
