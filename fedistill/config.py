@@ -5,14 +5,11 @@ Python (`budget_epsilon`). Every bound that does not depend on data is checked h
 site is asked and any budget is spent.
 """
 
-import difflib
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,109 +19,10 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
 
+from fedistill import config_rules as rules
+from fedistill.config_rules import Scalar
 from fedistill.errors import ConfigError
-
-Scalar = bool | int | float | str
-
-DATA_SUFFIXES = (".csv", ".npz", ".parquet")
-SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-def _refuse(bound: str, advice: str) -> PydanticCustomError:
-    """An error that `_sentence` completes with the key and its value."""
-    context = {"bound": bound, "advice": advice}
-    return PydanticCustomError("fedistill", "{bound}: {advice}", context)
-
-
-def _one_of(*choices: Scalar) -> AfterValidator:
-    def check(value: Scalar) -> Scalar:
-        if value not in choices:
-            only = len(choices) == 1
-            raise _refuse(
-                "must be " + " or ".join(_show(choice) for choice in choices),
-                "this version offers no other value" if only else "choose one of these",
-            )
-        return value
-
-    return AfterValidator(check)
-
-
-def _absolute(value: str) -> str:
-    """Expand `~`; refuse relative paths, since a Flower client has another working directory."""
-    if not value:
-        return value
-    path = Path(value).expanduser()
-    if not path.is_absolute():
-        raise _refuse("must be an absolute path", f"write {_show(str(Path.cwd() / path))}")
-    return str(path)
-
-
-def _dataset(value: str) -> str:
-    if not value:
-        raise _refuse("must name a data set", "give the name of a shipped set or a full path")
-    is_path = "/" in value or value.startswith("~") or value.lower().endswith(DATA_SUFFIXES)
-    return _absolute(value) if is_path else value
-
-
-def _partition(value: str) -> str:
-    if value.startswith("dirichlet:") and not _is_alpha(value.removeprefix("dirichlet:")):
-        raise _refuse(
-            "must be 'dirichlet:ALPHA' with a number ALPHA above 0 and at most 1000",
-            "write for instance 'dirichlet:0.3'",
-        )
-    if value != "iid" and not re.fullmatch(r"(quantile|dirichlet):\S.*", value):
-        raise _refuse(
-            "must be 'iid', 'quantile:COLUMN' or 'dirichlet:ALPHA'", "choose one of these"
-        )
-    return value
-
-
-def _is_alpha(text: str) -> bool:
-    try:
-        return 0 < float(text) <= 1000
-    except ValueError:
-        return False
-
-
-def _columns(value: str) -> str:
-    names = _split(value)
-    if "" in names:
-        raise _refuse("must be column names with commas between them", "remove a comma")
-    return ",".join(names)
-
-
-def _site_names(value: str) -> str:
-    names = _split(value)
-    for name in names:
-        if not SITE_NAME.fullmatch(name):
-            raise _refuse(
-                f"names {name!r}, and a site's name must be 1 to 64 letters, digits, '_', '.' "
-                "or '-' that start with a letter or digit",
-                "rename this site",
-            )
-    return ",".join(names)
-
-
-def _site_mechanisms(value: str) -> str:
-    sites = []
-    for entry in _split(value):
-        site, _, answer = (part.strip() for part in entry.partition("="))
-        if not site or not answer.partition(":")[0].strip():
-            raise _refuse("must be 'SITE=MECHANISM' or 'SITE=MECHANISM:TEACHER'", f"fix {entry!r}")
-        sites.append(site)
-    twice = [site for site in sites if sites.count(site) > 1]
-    if twice:
-        raise _refuse("must name each site once", f"{twice[0]!r} is there twice")
-    return value
-
-
-def _split(names: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in names.split(",")) if names.strip() else ()
-
-
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 
 class RunConfig(BaseModel):
@@ -140,7 +38,7 @@ class RunConfig(BaseModel):
         validate_by_alias=True,
     )
 
-    dataset: Annotated[str, AfterValidator(_dataset)] = Field(
+    dataset: Annotated[str, AfterValidator(rules.dataset)] = Field(
         "credit_default", description="a shipped data set's name, or a path to CSV, Parquet or npz"
     )
     label_column: str = Field(
@@ -152,17 +50,17 @@ class RunConfig(BaseModel):
     unit_column: str = Field(
         "", description="the column that groups the rows of one person; empty: a row is a person"
     )
-    ignore_columns: Annotated[str, AfterValidator(_columns)] = Field(
+    ignore_columns: Annotated[str, AfterValidator(rules.columns)] = Field(
         "", description="comma-separated columns that are no features"
     )
     num_sites: int = Field(3, ge=1, le=1000, description="number of sites without `site-column`")
     min_sites: int = Field(
         2, ge=1, le=1000, description="the run goes on while this many sites answer"
     )
-    site_names: Annotated[str, AfterValidator(_site_names)] = Field(
+    site_names: Annotated[str, AfterValidator(rules.site_names)] = Field(
         "", description="comma-separated names of the first sites; the others are site_<i>"
     )
-    partition: Annotated[str, AfterValidator(_partition)] = Field(
+    partition: Annotated[str, AfterValidator(rules.partition)] = Field(
         "iid",
         description="how rows go to sites: `iid`, `quantile:COLUMN` or `dirichlet:ALPHA`",
     )
@@ -178,7 +76,7 @@ class RunConfig(BaseModel):
         description="how sites label the proxy set privately: `dp-probe`, `sharded`, `votes`, "
         "`clipped`, or a plug-in",
     )
-    site_mechanisms: Annotated[str, AfterValidator(_site_mechanisms)] = Field(
+    site_mechanisms: Annotated[str, AfterValidator(rules.site_mechanisms)] = Field(
         "",
         description="sites that answer otherwise: `SITE=MECHANISM` or `SITE=MECHANISM:TEACHER`, "
         "with commas between them",
@@ -196,10 +94,10 @@ class RunConfig(BaseModel):
         le=1e-3,
         description="the delta at which epsilon is stated; choose it well below 1 / rows",
     )
-    ledger_dir: AbsolutePath = Field(
+    ledger_dir: rules.AbsolutePath = Field(
         "", description="folder of the sites' ledgers; empty: the run folder, so fresh ones"
     )
-    rounds: Annotated[int, _one_of(1)] = Field(1, description="federation rounds")
+    rounds: Annotated[int, rules.one_of(1)] = Field(1, description="federation rounds")
     probe_steps: int = Field(
         6, ge=1, le=200, description="noisy gradient steps of the dp-probe teacher"
     )
@@ -218,25 +116,27 @@ class RunConfig(BaseModel):
     clip_norm: float = Field(
         100.0, gt=0, le=1e6, description="L2 bound of `clipped` on all log-odds together"
     )
-    secure_aggregation: Annotated[bool, _one_of(False)] = Field(
+    secure_aggregation: Annotated[bool, rules.one_of(False)] = Field(
         False, description="whether the server sees sums over sites only"
     )
-    trust: Annotated[str, _one_of("none")] = Field(
+    trust: Annotated[str, rules.one_of("none")] = Field(
         "none", description="`none`: each site's own noise protects it from everybody"
     )
-    ensemble_weights: Annotated[str, _one_of("agreement", "uniform")] = Field(
+    ensemble_weights: Annotated[str, rules.one_of("agreement", "uniform")] = Field(
         "agreement",
         description="how sites count: by noise and public `agreement`, or `uniform`",
     )
-    student: Annotated[str, _one_of("mlp")] = Field("mlp", description="the student's architecture")
+    student: Annotated[str, rules.one_of("mlp")] = Field(
+        "mlp", description="the student's architecture"
+    )
     prune_ratio: float = Field(
         0.5, ge=0, le=0.9, description="share of the student's channels to prune"
     )
-    quantize: Annotated[str, _one_of("int8", "none")] = Field(
+    quantize: Annotated[str, rules.one_of("int8", "none")] = Field(
         "int8", description="precision of the shipped student: `int8` or `none`"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of training alone, never of noise")
-    output_dir: AbsolutePath = Field(
+    output_dir: rules.AbsolutePath = Field(
         "", description="the run folder; empty: $FEDISTILL_HOME/runs/<run-id>"
     )
     phase_timeout: float = Field(
@@ -277,22 +177,22 @@ class RunConfig(BaseModel):
         known = [key.name for key in describe_keys()]
         for key in values:
             if key not in known:
-                raise ConfigError(_unknown(key, known))
+                raise ConfigError(rules.unknown_key(key, known))
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(_sentence(error.errors(include_url=False)[0])) from None
+            raise ConfigError(rules.sentence(error.errors(include_url=False)[0])) from None
 
     @property
     def sites(self) -> tuple[str, ...]:
         """Names of the sites when there is no `site-column`, whose values name them otherwise."""
-        named = _split(self.site_names)[: self.num_sites]
+        named = rules.split_names(self.site_names)[: self.num_sites]
         return named + tuple(f"site_{i}" for i in range(len(named), self.num_sites))
 
     @property
     def ignored(self) -> tuple[str, ...]:
         """Names of the columns that are no features."""
-        return _split(self.ignore_columns)
+        return rules.split_names(self.ignore_columns)
 
     @property
     def budget(self) -> float:
@@ -310,7 +210,7 @@ class RunConfig(BaseModel):
     def exceptions(self) -> tuple[tuple[str, str, str], ...]:
         """Sites that `site-mechanisms` names, each with its mechanism and teacher."""
         found = []
-        for entry in _split(self.site_mechanisms):
+        for entry in rules.split_names(self.site_mechanisms):
             site, _, answer = entry.partition("=")
             mechanism, _, teacher = answer.partition(":")
             found.append((site.strip(), mechanism.strip(), teacher.strip()))
@@ -341,41 +241,3 @@ def describe_keys() -> tuple[Key, ...]:
         Key(name=str(field.alias), default=field.default, meaning=str(field.description))
         for field in RunConfig.model_fields.values()
     )
-
-
-def _unknown(key: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(key.lower().replace("_", "-"), known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else "`fedistill config` lists them all"
-    return f"unknown key {key!r}: {hint}"
-
-
-_BOUNDS = {
-    "greater_than": ("gt", "must be greater than {}", "raise {}"),
-    "greater_than_equal": ("ge", "must be at least {}", "raise {}"),
-    "less_than": ("lt", "must be less than {}", "lower {}"),
-    "less_than_equal": ("le", "must be at most {}", "lower {}"),
-}
-
-_TYPES = {
-    "bool_type": "must be true or false",
-    "float_type": "must be a number",
-    "int_type": "must be a whole number",
-    "string_type": "must be a string in quotes",
-    "finite_number": "must be a finite number",
-}
-
-
-def _sentence(error: ErrorDetails) -> str:
-    """Field, value and bound of a validation error, then what to do."""
-    key, value, context = str(error["loc"][0]), _show(error["input"]), error.get("ctx", {})
-    if error["type"] in _BOUNDS:
-        name, bound, advice = _BOUNDS[error["type"]]
-        limit = f"{context[name]:g}" if isinstance(context[name], float) else context[name]
-        return f"{key}={value} {bound.format(limit)}: {advice.format(key)}"
-    if error["type"] in _TYPES:
-        return f"{key}={value} {_TYPES[error['type']]}: change its value"
-    return f"{key}={value} {error['msg']}"
-
-
-def _show(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -9,7 +9,8 @@ from typing import Any
 
 from flwr.common.config import validate_config
 
-from fedistill.config import RunConfig, Scalar
+from fedistill.config import RunConfig
+from fedistill.config_rules import Scalar
 from fedistill.errors import BadInput, ConfigError
 
 # `key=value`, where a value with spaces stands in quotes: Flower's own syntax.
