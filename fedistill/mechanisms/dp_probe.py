@@ -81,7 +81,7 @@ class DPProbe:
 
     name = "dp-probe"
     adjacency = Adjacency.ADD_REMOVE
-    unit = Unit.RECORD
+    units: tuple[Unit, ...] = (Unit.RECORD,)
     parameters: tuple[str, ...] = ("noised-count",)
 
     def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> ProbePlan:
