@@ -40,7 +40,7 @@ COMMANDS = {
     f"{SIMULATE} -c 'dataset=/data/loans.csv label-column=defaulted site-column=branch'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/loans.npz partition=quantile:income num-sites=2'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/visits.parquet label-column=readmitted site-column=hospital "
-    "unit-column=patient ignore-columns=visit,note'": PREPARE,
+    "unit-column=patient ignore-columns=visit,note mechanism=votes'": PREPARE,
     "fedistill simulate simulations/hospitals_5": PREPARE,
     "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
     "fedistill ledger show ~/ledgers/bank_a.ledger.db": (
