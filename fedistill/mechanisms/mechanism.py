@@ -76,6 +76,14 @@ class Mechanism(Protocol):
         ...
 
 
+def has_float_noise(mechanism: Mechanism) -> bool:
+    """Whether a mechanism makes its noise in floating point; one that does not say so does not.
+
+    Such noise breaks the guarantee in the strict sense: see `dp_sgd`.
+    """
+    return bool(getattr(mechanism, "float_noise", False))
+
+
 def mechanism_named(name: str) -> Mechanism:
     """The mechanism of that name: one of ours, or of an installed package's entry points.
 
@@ -89,6 +97,8 @@ def mechanism_named(name: str) -> Mechanism:
         "dp-probe": "fedistill.mechanisms.dp_probe:DPProbe",
         "clipped": "fedistill.mechanisms.clipped:Clipped",
         "clipped-site": "fedistill.mechanisms.clipped:SiteClipped",
+        "dp-ebm": "fedistill.mechanisms.dp_ebm:DPEBM",
+        "dp-sgd": "fedistill.mechanisms.dp_sgd:DPSGD",
         "sharded": "fedistill.mechanisms.sharded:Sharded",
         "votes": "fedistill.mechanisms.votes:Votes",
     }
