@@ -118,9 +118,7 @@ class RunConfig(BaseModel):
     clip_norm: float = Field(
         100.0, gt=0, le=1e6, description="L2 bound of `clipped` on all log-odds together"
     )
-    sgd_steps: int = Field(
-        100, ge=1, le=10_000, description="noisy gradient steps of `dp-sgd`"
-    )
+    sgd_steps: int = Field(100, ge=1, le=10_000, description="noisy gradient steps of `dp-sgd`")
     sgd_sampling_rate: float = Field(
         0.2, gt=0, le=1, description="chance of each row to take part in a step of `dp-sgd`"
     )
@@ -128,7 +126,7 @@ class RunConfig(BaseModel):
         0.5, gt=0, le=1e6, description="L2 bound of a row's gradient in `dp-sgd`"
     )
     sgd_learning_rate: float = Field(
-        1.0, gt=0, le=1e6, description="learning rate of `dp-sgd`, momentum 0.9"
+        0.3, gt=0, le=1e6, description="learning rate of `dp-sgd`, momentum 0.9"
     )
     float_noise: Annotated[str, rules.one_of("refuse", "allow")] = Field(
         "refuse",

@@ -58,7 +58,7 @@ class LabelQuestion:
     sgd_steps: int = 100
     sgd_sampling_rate: float = 0.2
     sgd_clip: float = 0.5
-    sgd_learning_rate: float = 1.0
+    sgd_learning_rate: float = 0.3
 
     @property
     def sha256(self) -> str:

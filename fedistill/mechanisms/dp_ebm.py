@@ -17,17 +17,7 @@ record comes or goes. (Replacing a record could move it by sqrt(2): the noise th
 adds is for add/remove, whatever its documentation calls neighbours.) With K > 2 classes
 InterpretML refuses; here K machines are trained, one for each class, and all are charged.
 
-What InterpretML would take from the rows, and where it comes from here:
-
-- the number of rows, in the threshold that merges bins: rows are padded to the public total
-  max(M + 9.5 scales of its noise, `rows-at-least`), with rows outside every histogram and every
-  bag. Should the noise fall short of the records (probability below 2^-64), the site trains on none.
-- the classes: two public rows in the middle of all columns, one of each class, are always there.
-- categories: which are present decides the bins of `nominal` columns, so all columns are
-  `continuous`; a category becomes 0/1 columns by the public schema.
-- bounds and missing values: columns are ranks among the proxy rows' values, within 0 to 1; a
-  missing value is 1/2, with a 0/1 column where the proxy set has both.
-- the mean over bags is weighted by the number of rows, which may move last bits: it is not used.
+Whatever else InterpretML would take from the rows is made public first: see `boosting_machines`.
 
 Output law: each histogram plus Gaussians of scale s1, each step's sums plus Gaussians of scale
 s2 (both as returned by InterpretML, in units of the sensitivity): the event lists K F of the
@@ -42,20 +32,24 @@ where its policy says `float-noise = "allow"`.
 """
 
 import math
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from dp_accounting import ComposedDpEvent, DpEvent, GaussianDpEvent, SelfComposedDpEvent, ZCDpEvent
 
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
-from fedistill.features import Expansion, proxy_basis
+from fedistill.features import proxy_basis
+from fedistill.features.public_ranks import PublicRanks
 from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse, SoftLabels
+from fedistill.mechanisms.boosting_machines import (
+    ROUNDS,
+    Budget,
+    noise_multipliers,
+    train_and_answer,
+)
 from fedistill.mechanisms.linear_answers import log_odds_of
 from fedistill.mechanisms.mechanism import Plan, Teacher
 from fedistill.mechanisms.smooth_answers import response_of_rehearsals, weights_of
@@ -64,9 +58,6 @@ from fedistill.privacy.adjacency import Adjacency, Unit
 from fedistill.privacy.discrete_gaussian import add_noise, scale_for
 from fedistill.privacy.grid import encode_log_odds
 
-ROUNDS = 300
-LEARNING_RATE = 0.01
-BINNING_SHARE = 0.1
 COUNT_SHARE = 0.01
 """Share of rho that pays for the noised record count."""
 
@@ -76,7 +67,6 @@ MARGIN = 9.5
 _MOST_COLUMNS = 1_000
 _PRECISION = 1e-4
 _REHEARSED_ROWS = 20_000
-_OUTSIDE = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +74,11 @@ class DPEBMPlan(Plan):
     """A planned release.
 
     Attributes:
-        epsilon: What each of InterpretML's machines is given, at the question's delta.
+        budget: What each of InterpretML's machines is given.
         count_scale: Of the noise in the record count.
     """
 
-    epsilon: float
+    budget: Budget
     count_scale: float
 
 
@@ -122,7 +112,7 @@ class DPEBM:
             columns.transform(rows.rows[fitting]),
             rows.labels[fitting],
             columns.transform(proxy.rows),
-            plan,
+            plan.budget,
             total=_total(noised, plan),
         )
         basis = proxy_basis(proxy)
@@ -151,93 +141,6 @@ class DPEBM:
         return _response(question, proxy, count)
 
 
-@dataclass(frozen=True)
-class PublicRanks:
-    """Columns as ranks among the proxy rows' values, and whether a value is missing.
-
-    Elementwise: a record's ranks depend on that record and on the proxy set alone.
-
-    Attributes:
-        expansion: Categories to 0/1 columns.
-        values: For each expanded column, the proxy rows' values, sorted.
-        flagged: Expanded columns that get a second, 0/1 column for missing values.
-    """
-
-    expansion: Expansion
-    values: tuple[npt.NDArray[np.float32], ...]
-    flagged: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, proxy: ProxySet) -> "PublicRanks":
-        """Ranks among the rows of `proxy`."""
-        expansion = Expansion.of(proxy.schema)
-        expanded = expansion.transform(proxy.rows)
-        missing = np.isnan(expanded)
-        partly = missing.any(axis=0) & ~missing.all(axis=0)
-        values = tuple(
-            np.sort(column[~gone]) for column, gone in zip(expanded.T, missing.T, strict=True)
-        )
-        return cls(expansion, values, np.flatnonzero(partly))
-
-    @property
-    def num_columns(self) -> int:
-        """Of what `transform` gives."""
-        return len(self.values) + len(self.flagged)
-
-    def transform(self, rows: npt.NDArray[np.float32]) -> Floats:
-        """(num_rows, num_columns) within 0 to 1, of raw rows."""
-        expanded = self.expansion.transform(rows)
-        ranks = np.full(expanded.shape, 0.5)
-        for j, known in enumerate(self.values):
-            low = np.searchsorted(known, expanded[:, j], "left")
-            high = np.searchsorted(known, expanded[:, j], "right")
-            ranks[:, j] = (low + high) / (2 * max(len(known), 1))
-        missing = np.isnan(expanded)
-        ranks[missing] = 0.5
-        joined: Floats = np.hstack([ranks, missing[:, self.flagged].astype(np.float64)])
-        return joined
-
-
-def train_and_answer(
-    rows: Floats, labels: npt.NDArray[np.int64], asked: Floats, plan: DPEBMPlan, *, total: int
-) -> Floats:
-    """Logits (num_asked, num_classes) of machines that learned from the rows.
-
-    Args:
-        rows: (num_rows, num_columns) within 0 to 1.
-        labels: (num_rows,) in 0..num_classes-1.
-        asked: (num_asked, num_columns) likewise.
-        plan: The noise.
-        total: How many rows InterpretML shall see, public; with more rows than that, none is used.
-    """
-    if len(rows) > total:
-        rows, labels = rows[:0], labels[:0]
-    num_classes = plan.question.num_classes
-    if num_classes == 2:
-        scores = _scores(rows, labels, asked, plan, total)
-        return np.stack([np.zeros_like(scores), scores], axis=1)
-    against_rest = [
-        _scores(rows, (labels == each).astype(np.int64), asked, plan, total)
-        for each in range(num_classes)
-    ]
-    # log sigmoid(score): the logarithm of each machine's probability that it is its class.
-    return -np.logaddexp(0.0, -np.stack(against_rest, axis=1))
-
-
-def noise_multipliers(epsilon: float, delta: float, num_columns: int) -> tuple[float, float]:
-    """Of a histogram and of a boosting step of a machine that is given this epsilon.
-
-    As `DPExplainableBoostingClassifier` computes them, over the sensitivity.
-    """
-    from interpret.utils._privacy import calc_gdp_noise_multi
-
-    binning = BINNING_SHARE * epsilon
-    return (
-        float(calc_gdp_noise_multi(num_columns, binning, delta / 2)),
-        float(calc_gdp_noise_multi(num_columns * ROUNDS, epsilon - binning, delta / 2)),
-    )
-
-
 def event_of(
     epsilon: float, delta: float, num_columns: int, machines: int, count_scale: float
 ) -> DpEvent:
@@ -250,61 +153,6 @@ def event_of(
             SelfComposedDpEvent(GaussianDpEvent(boosting), machines * num_columns * ROUNDS),
         ]
     )
-
-
-def _scores(
-    rows: Floats, labels: npt.NDArray[np.int64], asked: Floats, plan: DPEBMPlan, total: int
-) -> Floats:
-    """Log-odds of class 1 by one machine, (num_asked,)."""
-    num_columns = asked.shape[1]
-    middle = np.full((2, num_columns), 0.5)
-    padding = np.full((total - len(rows), num_columns), _OUTSIDE)
-    bag = np.zeros(total + 2, np.int8)
-    bag[: len(rows) + 2] = 1
-    machine = _machine(plan, num_columns)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        machine.fit(
-            np.concatenate([middle, rows, padding]),
-            np.concatenate([[0, 1], labels, np.zeros(len(padding), np.int64)]),
-            bags=bag[:, None],
-        )
-    _check_noise(machine, plan, num_columns)
-    # The mean over bags divides by the number of rows: take the one bag there is.
-    machine.term_scores_ = [scores[0] for scores in machine.bagged_scores_]
-    machine.intercept_ = np.atleast_1d(machine.bagged_intercept_[0])
-    scores: Floats = np.asarray(machine.decision_function(asked), np.float64).reshape(-1)
-    return scores
-
-
-def _machine(plan: DPEBMPlan, num_columns: int) -> Any:
-    from interpret.privacy import DPExplainableBoostingClassifier
-
-    return DPExplainableBoostingClassifier(
-        feature_types=["continuous"] * num_columns,
-        privacy_bounds=np.tile([0.0, 1.0], (num_columns, 1)),
-        epsilon=plan.epsilon,
-        delta=plan.question.delta,
-        composition="gdp",
-        bin_budget_frac=BINNING_SHARE,
-        max_rounds=ROUNDS,
-        learning_rate=LEARNING_RATE,
-        outer_bags=1,
-        validation_size=0,
-        random_state=None,
-        n_jobs=1,
-    )
-
-
-def _check_noise(machine: Any, plan: DPEBMPlan, num_columns: int) -> None:
-    """Public: another version of InterpretML might add less noise than was charged for."""
-    planned = noise_multipliers(plan.epsilon, plan.question.delta, num_columns)
-    made = machine.noise_scale_binning_, machine.noise_scale_boosting_ / LEARNING_RATE
-    if not np.allclose(made, planned, rtol=1e-9):
-        raise PolicyRefusal(
-            f"noise of InterpretML {made} must be the planned {planned}: install the version that "
-            "fedistill names"
-        )
 
 
 @lru_cache(maxsize=64)
@@ -347,7 +195,7 @@ def _plan(question: LabelQuestion, proxy: ProxySet, rows_at_least: int) -> DPEBM
         question=question,
         event=event_of(given, *cost),
         rows_at_least=rows_at_least,
-        epsilon=given,
+        budget=Budget(epsilon=given, delta=question.delta, num_classes=question.num_classes),
         count_scale=count_scale,
     )
 
@@ -373,4 +221,6 @@ def rehearsed_logits(plan: DPEBMPlan, proxy: ProxySet, num_rows: float) -> Float
     coin = np.random.default_rng(0).integers(0, plan.question.num_classes, count)
     rows = np.resize(columns, (count, columns.shape[1]))
     total = _total(count, plan)
-    return train_and_answer(rows, coin, columns, plan, total=total) * (count / max(num_rows, 1))
+    return train_and_answer(rows, coin, columns, plan.budget, total=total) * (
+        count / max(num_rows, 1)
+    )

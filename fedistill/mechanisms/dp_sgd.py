@@ -26,7 +26,7 @@ features and rounded to 16 bits, which hides bits in practice, and proves nothin
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 
@@ -46,9 +46,19 @@ from fedistill.features import proxy_basis
 from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse, SoftLabels
 from fedistill.mechanisms.linear_answers import log_odds_of
 from fedistill.mechanisms.mechanism import Plan, Teacher
-from fedistill.mechanisms.noisy_descent import Descent, logits_of, secret_generator, train
+from fedistill.mechanisms.noisy_descent import (
+    MOMENTUM,
+    Descent,
+    logits_of,
+    secret_generator,
+    train,
+)
 from fedistill.mechanisms.private_networks import check_network, inputs_of, network_named
-from fedistill.mechanisms.smooth_answers import response_of_rehearsals, weights_of
+from fedistill.mechanisms.smooth_answers import (
+    made_up_labels,
+    response_of_rehearsals,
+    weights_of,
+)
 from fedistill.privacy.accountant import calibrate_rho, epsilon_of
 from fedistill.privacy.adjacency import Adjacency, Unit
 from fedistill.privacy.discrete_gaussian import add_noise, scale_for
@@ -57,10 +67,13 @@ from fedistill.privacy.grid import encode_log_odds
 COUNT_SHARE = 0.01
 """Share of rho that pays for the noised record count."""
 
+LARGEST_DRIFT = 0.4
+"""Standard deviation that noise alone may give a weight, on the scale of a learning rate of 1."""
+
 _LARGEST_MULTIPLIER = 2.0**20
 _PRECISION = 1e-4
 _REHEARSALS = 2
-_REHEARSED_ROWS = 256
+_REHEARSED_ROWS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +89,21 @@ class DPSGDPlan(Plan):
     count_scale: float
 
     def descent(self, num_rows: float) -> Descent:
-        """How to train when the site's number of records is taken to be `num_rows`."""
+        """How to train when the site's number of records is taken to be `num_rows`.
+
+        The learning rate is lowered where a weight would else drift further than `LARGEST_DRIFT`
+        by noise alone; all that decides on it is public or noised.
+        """
         asked = self.question
+        divisor = max(asked.sgd_sampling_rate * num_rows, 1.0)
+        drift = drift_of(asked.sgd_steps, self.noise_multiplier / divisor)
         return Descent(
             steps=asked.sgd_steps,
             sampling_rate=asked.sgd_sampling_rate,
             clip=asked.sgd_clip,
             noise_multiplier=self.noise_multiplier,
-            divisor=max(asked.sgd_sampling_rate * num_rows, 1.0),
-            learning_rate=asked.sgd_learning_rate / asked.sgd_clip,
+            divisor=divisor,
+            learning_rate=min(asked.sgd_learning_rate, LARGEST_DRIFT / drift) / asked.sgd_clip,
         )
 
 
@@ -148,37 +167,63 @@ class DPSGD:
         count = release.parameters["noised-count"]
         basis = proxy_basis(proxy)
         plan = _plan(question, rows_at_least=0)
+        logits = [rehearsed_logits(plan, proxy, count, seed) for seed in range(2 * _REHEARSALS)]
+        # Two trainings on the same labels differ by the noise of both.
         rehearsed = [
-            weights_of(basis, rehearsed_logits(plan, proxy, count, seed))
-            for seed in range(_REHEARSALS)
+            weights_of(basis, one - other) / math.sqrt(2)
+            for one, other in zip(logits[::2], logits[1::2], strict=True)
         ]
         return response_of_rehearsals(basis, rehearsed, count)
 
 
 def rehearsed_logits(plan: DPSGDPlan, proxy: ProxySet, num_rows: float, seed: int) -> Floats:
-    """What the network answers that learned from public rows, each as much of one class as another.
+    """What the network answers that learned from public rows and made-up labels, (num_proxy, K).
 
-    All of it is noise: of the size that a site of `num_rows` records has. Public, so seeded.
+    Noise and sampling weigh as much as at a site of `num_rows` records; both are seeded, since all
+    of this is public.
     """
     import torch
 
     question = plan.question
     inputs = inputs_of(question.teacher, proxy)(proxy.rows)
-    chosen = np.linspace(0, len(inputs) - 1, min(len(inputs), _REHEARSED_ROWS)).astype(np.int64)
-    targets = np.full((len(chosen), question.num_classes), 1 / question.num_classes, np.float32)
-    real = plan.descent(num_rows)
-    descent = Descent(
-        steps=real.steps,
-        sampling_rate=1.0,
-        clip=real.clip,
-        noise_multiplier=real.noise_multiplier * len(chosen) / real.divisor,
-        divisor=len(chosen),
-        learning_rate=real.learning_rate,
-    )
+    size = int(min(max(num_rows, 1), len(inputs), _REHEARSED_ROWS))
+    chosen = np.linspace(0, len(inputs) - 1, size).astype(np.int64)
+    labels = made_up_labels(proxy_basis(proxy), question.num_classes)[chosen]
+    random = np.random.default_rng(seed)
     network = network_named(question.teacher, inputs.shape[1], question.num_classes)
-    generator = torch.Generator().manual_seed(seed)
-    train(network, inputs[chosen], targets, descent, generator=generator)
+    train(
+        network,
+        inputs[chosen],
+        np.eye(question.num_classes, dtype=np.float32)[labels],
+        scaled_down(plan.descent(num_rows), num_rows, size),
+        generator=torch.Generator().manual_seed(seed),
+        sample=lambda rows, rate: np.flatnonzero(random.random(rows) < rate),
+    )
     return logits_of(network, inputs)
+
+
+def scaled_down(real: Descent, num_rows: float, size: int) -> Descent:
+    """The same descent on `size` records: noise and sampling move its mean gradient as much.
+
+    A mean over records that are sampled at rate q has a variance of (1 - q) / q over their number.
+    """
+    odds = (1 - real.sampling_rate) / real.sampling_rate * size / max(num_rows, size)
+    rate = 1 / (1 + odds)
+    return replace(
+        real,
+        sampling_rate=rate,
+        noise_multiplier=real.noise_multiplier * rate * size / real.divisor,
+        divisor=max(rate * size, 1.0),
+    )
+
+
+def drift_of(steps: int, noise: float) -> float:
+    """Standard deviation of a weight after steps of nothing but noise, at learning rate 1.
+
+    Momentum multiplies each step; a rate that decays linearly to zero leaves a third of the sum of
+    squares.
+    """
+    return noise / (1 - MOMENTUM) * math.sqrt(steps / 3)
 
 
 def event_of(steps: int, rate: float, noise_multiplier: float, count_scale: float) -> DpEvent:
@@ -279,4 +324,4 @@ def _rehearse(question: LabelQuestion, proxy: ProxySet) -> None:
 
 
 def _width(question: LabelQuestion, proxy: ProxySet) -> int:
-    return inputs_of(question.teacher, proxy)(proxy.rows[:1]).shape[1]
+    return int(inputs_of(question.teacher, proxy)(proxy.rows[:1]).shape[1])

@@ -126,7 +126,7 @@ def train(
         rows, labels = torch.from_numpy(inputs), torch.from_numpy(targets)
         for _ in range(descent.steps):
             batch = torch.from_numpy(sample(len(rows), descent.sampling_rate))
-            parts = batch.split(ROWS_AT_ONCE)
+            parts = torch.split(batch, ROWS_AT_ONCE)
             for number, part in enumerate(parts, 1):
                 optimizer.signal_skip_step(number < len(parts))
                 optimizer.zero_grad()
@@ -141,14 +141,12 @@ def logits_of(network: "torch.nn.Module", inputs: Inputs) -> npt.NDArray[np.floa
     import torch
 
     with torch.no_grad():
-        parts = torch.from_numpy(inputs).split(ROWS_AT_ONCE)
+        parts = torch.split(torch.from_numpy(inputs), ROWS_AT_ONCE)
         answers = [network.eval()(part).double() for part in parts]
     return torch.cat(answers).numpy()
 
 
-def _gradients(
-    private: "torch.nn.Module", rows: "torch.Tensor", targets: "torch.Tensor"
-) -> None:
+def _gradients(private: "torch.nn.Module", rows: "torch.Tensor", targets: "torch.Tensor") -> None:
     """Leave each record's gradient in `grad_sample` of every parameter."""
     import torch
 

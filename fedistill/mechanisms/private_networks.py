@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Inputs = npt.NDArray[np.float32]
 Factory = Callable[[int, int], "torch.nn.Module"]
 
-HIDDEN = 32
+HIDDEN = 16
 FEATURE_SCALE = 4.0
 """Public features have norm one; a network's first layer wants entries nearer to one."""
 

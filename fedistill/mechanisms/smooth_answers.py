@@ -3,15 +3,18 @@
 Such a model is private before it answers, so all of this is post-processing. Its noise is smooth:
 neighbouring proxy rows err alike, unlike noise that is added to each answer. No closed form gives
 its size for any network, so it is rehearsed: the same training with the same noise, on public
-proxy rows whose made-up labels say nothing.
+proxy rows with made-up labels.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from fedistill.features import ProxyBasis
-from fedistill.labels import Floats, LinearResponse
+from fedistill.labels import Floats, LinearResponse, probabilities
+from fedistill.mechanisms.linear_answers import SIGNAL, log_odds_of
 
 _NEIGHBOURS = 9
 """Directions of similar eigenvalue whose noise is averaged: few rehearsals are enough then."""
@@ -42,7 +45,7 @@ def response_of_rehearsals(
 
     Args:
         basis: The proxy set's features.
-        rehearsed: Weights of `weights_of`, of trainings on made-up labels; at least one.
+        rehearsed: Weights of `weights_of` that are nothing but noise; at least one.
         num_rows: Of the site, public or noised, at least 1.
     """
     along = np.stack([basis.eigenvectors.T @ weights for weights in rehearsed])
@@ -55,3 +58,15 @@ def response_of_rehearsals(
         noise_variance=np.maximum(smooth, 1e-12),
         sampling_variance=4 / (num_rows * basis.eigenvalues),
     )
+
+
+def made_up_labels(basis: ProxyBasis, num_classes: int) -> npt.NDArray[np.int64]:
+    """Labels (num_proxy,) drawn by log-odds that a teacher is expected to give.
+
+    A random linear function of the public features; the same labels each time.
+    """
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(basis.values.shape[1], num_classes)) * math.sqrt(SIGNAL / 2)
+    shares = probabilities(log_odds_of(basis.values, weights)).cumsum(axis=1)
+    labels: npt.NDArray[np.int64] = (random.random((len(shares), 1)) > shares).sum(axis=1)
+    return np.minimum(labels, num_classes - 1)
