@@ -76,7 +76,7 @@ class RunConfig(BaseModel):
         "dp-probe",
         min_length=1,
         description="how sites label the proxy set privately: `dp-probe`, `sharded`, `votes`, "
-        "`clipped`, or a plug-in",
+        "`clipped`, `dp-sgd`, `dp-ebm`, or a plug-in",
     )
     site_mechanisms: Annotated[str, AfterValidator(rules.site_mechanisms)] = Field(
         "",
@@ -84,7 +84,9 @@ class RunConfig(BaseModel):
         "with commas between them",
     )
     teacher: str = Field(
-        "", description="the model that `sharded` and `clipped` train; empty: `logistic`"
+        "",
+        description="the model that `sharded` and `clipped` train (empty: `logistic`), or `dp-sgd` "
+        "(`mlp`, `cnn`, an import path; empty: `mlp`)",
     )
     epsilon: float = Field(1.0, gt=0, le=100, description="what this run may cost each site")
     budget_epsilon: float = Field(
@@ -121,6 +123,21 @@ class RunConfig(BaseModel):
     )
     clip_norm: float = Field(
         100.0, gt=0, le=1e6, description="L2 bound of `clipped` on all log-odds together"
+    )
+    sgd_steps: int = Field(100, ge=1, le=10_000, description="noisy gradient steps of `dp-sgd`")
+    sgd_sampling_rate: float = Field(
+        0.2, gt=0, le=1, description="chance of each row to take part in a step of `dp-sgd`"
+    )
+    sgd_clip: float = Field(
+        0.5, gt=0, le=1e6, description="L2 bound of a row's gradient in `dp-sgd`"
+    )
+    sgd_learning_rate: float = Field(
+        0.3, gt=0, le=1e6, description="learning rate of `dp-sgd`, momentum 0.9"
+    )
+    float_noise: Annotated[str, rules.one_of("refuse", "allow")] = Field(
+        "refuse",
+        description="whether sites may answer with floating-point noise, which `dp-sgd` and "
+        "`dp-ebm` make",
     )
     secure_aggregation: Annotated[bool, rules.one_of(False)] = Field(
         False, description="whether the server sees sums over sites only"

@@ -35,12 +35,16 @@ class LabelQuestion:
         num_classes: Classes of the task, at least 2.
         proxy_sha256: The proxy set to label.
         solver: How `dp-probe` finds its weights: `combined`, `gradient` or `moment`.
-        teacher: Name of the model that `sharded` and `clipped` train; "" takes the first.
+        teacher: Name of the model that `sharded`, `clipped` or `dp-sgd` trains; "" takes the first.
         shards: Disjoint shards of `sharded`, each with a teacher of its own.
         queries: Proxy rows that `sharded` answers; the others follow from these.
         cells: Public cells of each partition of `votes`.
         partitions: Partitions of `votes`; a record votes in one cell of each.
         clip_norm: L2 bound of `clipped` on the whole matrix of log-odds.
+        sgd_steps: Noisy gradient steps of `dp-sgd`.
+        sgd_sampling_rate: Chance of a record to take part in a step of `dp-sgd`.
+        sgd_clip: L2 bound of a record's gradient in `dp-sgd`.
+        sgd_learning_rate: Learning rate of `dp-sgd`.
     """
 
     mechanism: str
@@ -56,6 +60,10 @@ class LabelQuestion:
     cells: int = 100
     partitions: int = 1
     clip_norm: float = 100.0
+    sgd_steps: int = 100
+    sgd_sampling_rate: float = 0.2
+    sgd_clip: float = 0.5
+    sgd_learning_rate: float = 0.3
 
     @property
     def sha256(self) -> str:

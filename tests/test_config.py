@@ -70,6 +70,16 @@ def test_every_key_has_a_meaning():
             "lower one of them",
         ),
         ({"probe-steps": 201}, "probe-steps=201 must be at most 200: lower probe-steps"),
+        ({"sgd-steps": 0}, "sgd-steps=0 must be at least 1: raise sgd-steps"),
+        (
+            {"sgd-sampling-rate": 1.5},
+            "sgd-sampling-rate=1.5 must be at most 1: lower sgd-sampling-rate",
+        ),
+        ({"sgd-clip": 0}, "sgd-clip=0 must be greater than 0: raise sgd-clip"),
+        (
+            {"float-noise": "yes"},
+            "float-noise='yes' must be 'refuse' or 'allow': choose one of these",
+        ),
         ({"quantize": "int4"}, "quantize='int4' must be 'int8' or 'none': choose one of these"),
         ({"rounds": 2}, "rounds=2 must be 1: this version offers no other value"),
         (

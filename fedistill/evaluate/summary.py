@@ -58,7 +58,10 @@ class Views(Part):
 
 
 class SitePrivacy(Part):
-    """What one site paid. `epsilon` is this run's charge, `total_epsilon` all charges composed."""
+    """What one site paid. `epsilon` is this run's charge, `total_epsilon` all charges composed.
+
+    `float_noise` says whether its noise was made in floating point.
+    """
 
     epsilon: Figure
     total_epsilon: Figure
@@ -67,6 +70,7 @@ class SitePrivacy(Part):
     unit: str
     adjacency: str
     views: Views
+    float_noise: bool = False
 
 
 class Privacy(Part):

@@ -45,7 +45,11 @@ def _payments(summary: Summary) -> RenderableType:
             wording.power(site.delta),
             wording.NOT_DEFINED if wire is None else wording.size(wire.bytes_up),
         )
-    return table
+    floating = wording.float_sites(sites)
+    if not floating:
+        return table
+    where = f"at {wording.listing(floating)}: their guarantee assumes that it hides enough."
+    return Group(table, Text(f"Noise in floating point {where}", style="yellow"))
 
 
 def _scores(summary: Summary) -> RenderableType:

@@ -182,6 +182,12 @@ def guarantee_sentence(sites: Mapping[str, SitePrivacy]) -> str:
     delta = max(each.delta for each in sites.values())
     everyone = _largest([each.views.everyone for each in sites.values()])
     server = _largest([each.views.server for each in sites.values()])
+    floating = ""
+    if float_sites(sites):
+        floating = (
+            f", and, for {listing(float_sites(sites))}, that floating-point noise hides what noise "
+            "in real numbers would"
+        )
     noun, assumption = _UNITS.get(site.unit, (site.unit, "units do not overlap"))
     change = "Adding or removing" if site.adjacency == "add-remove" else "Replacing"
     against = "everyone, the server and the other sites included"
@@ -198,8 +204,23 @@ def guarantee_sentence(sites: Mapping[str, SitePrivacy]) -> str:
         f"about this population at most {factor} times as likely, plus delta = {power(delta)}: "
         f"{pair}-differential privacy at {site.unit} level under {site.adjacency} adjacency, "
         f"against {against}, assuming that {assumption}, that each site runs the published code "
-        f"on a machine it alone controls, and that its ledger was not rolled back."
+        f"on a machine it alone controls, and that its ledger was not rolled back{floating}."
     )
+
+
+def float_sites(sites: Mapping[str, SitePrivacy]) -> tuple[str, ...]:
+    """The sites whose noise was made in floating point."""
+    return tuple(name for name, site in sites.items() if site.float_noise)
+
+
+def noise_sentence(sites: Mapping[str, SitePrivacy]) -> str:
+    """The samplers of the sites' noise, without a full stop."""
+    floating = float_sites(sites)
+    exact = "exact discrete Gaussian on integers, drawn from the operating system's CSPRNG"
+    if not floating:
+        return f"{exact}; no floating-point noise"
+    named = f"floating-point Gaussian at {listing(floating)}"
+    return named if len(floating) == len(sites) else f"{named}; {exact}, at all other sites"
 
 
 def _largest(values: list[float | None]) -> float | None:

@@ -19,7 +19,8 @@ from fedistill.evaluate.summary import (
     Views,
     Wire,
 )
-from fedistill.evaluate.wording import guarantee_sentence
+from fedistill.evaluate.wording import guarantee_sentence, noise_sentence
+from fedistill.mechanisms import has_float_noise, mechanism_named
 from fedistill.privacy.receipts import Receipt
 
 if TYPE_CHECKING:
@@ -46,7 +47,14 @@ def summarize(
         else receipt.total_epsilon
         for site, receipt in latest.items()
     }
-    paid = {site: _paid(receipt, charged[site]) for site, receipt in latest.items()}
+    paid = {
+        site: _paid(
+            receipt,
+            charged[site],
+            float_noise=has_float_noise(mechanism_named(config.mechanism_of(site)[0])),
+        )
+        for site, receipt in latest.items()
+    }
     return Summary(
         run_id=this.name,
         started=this.started,
@@ -62,13 +70,7 @@ def summarize(
             proxy_sha256=simulation.proxy.sha256,
         ),
         metrics=metrics,
-        privacy=Privacy(
-            noise=(
-                "exact discrete Gaussian on integers, drawn from the operating system's CSPRNG; "
-                "no floating-point noise"
-            ),
-            sites=paid,
-        ),
+        privacy=Privacy(noise=noise_sentence(paid), sites=paid),
         guarantee=guarantee_sentence(paid),
         wire=Wire(
             sites={
@@ -92,7 +94,7 @@ def summarize(
     )
 
 
-def _paid(receipt: Receipt, charged: float) -> SitePrivacy:
+def _paid(receipt: Receipt, charged: float, *, float_noise: bool) -> SitePrivacy:
     """With trust in nobody, the server and everyone else are promised the same.
 
     `charged` is what this run cost; the receipt has the totals.
@@ -105,4 +107,5 @@ def _paid(receipt: Receipt, charged: float) -> SitePrivacy:
         unit=receipt.unit,
         adjacency=receipt.adjacency,
         views=Views(everyone=receipt.total_epsilon, server=receipt.total_epsilon),
+        float_noise=float_noise,
     )

@@ -31,10 +31,15 @@ from fedistill.federation.run_folder import (
     ledger_path,
 )
 from fedistill.labels import SOLVERS, LabelQuestion
-from fedistill.mechanisms import Mechanism, mechanism_named, mechanisms_that_protect
+from fedistill.mechanisms import (
+    Mechanism,
+    has_float_noise,
+    mechanism_named,
+    mechanisms_that_protect,
+)
 from fedistill.privacy.accountant import within_budget
 from fedistill.privacy.adjacency import Unit
-from fedistill.site import LocalAgent, Policy, open_ledger
+from fedistill.site import FloatNoise, LocalAgent, Policy, open_ledger
 
 ROWS_AT_LEAST = 20
 """What every simulated site declares in public about its number of rows, or of units."""
@@ -114,6 +119,10 @@ def question_of(config: RunConfig, simulation: Simulation, site: str = "") -> La
         cells=config.cells,
         partitions=config.partitions,
         clip_norm=config.clip_norm,
+        sgd_steps=config.sgd_steps,
+        sgd_sampling_rate=config.sgd_sampling_rate,
+        sgd_clip=config.sgd_clip,
+        sgd_learning_rate=config.sgd_learning_rate,
     )
 
 
@@ -222,6 +231,8 @@ def _policy(config: RunConfig, simulation: Simulation, site: str) -> Policy:
         delta=config.delta,
         mechanisms=(config.mechanism_of(site)[0],),
         teachers=(config.mechanism_of(site)[1],),
+        sgd_steps_at_most=config.sgd_steps,
+        float_noise=FloatNoise(config.float_noise),
         proxy_sha256=(simulation.proxy.sha256,),
     )
 
@@ -250,6 +261,12 @@ def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
         try:
             mechanism = mechanism_named(question.mechanism)
             _check_unit(config, question.mechanism, mechanism)
+            if has_float_noise(mechanism) and config.float_noise == "refuse":
+                raise PolicyRefusal(
+                    f"float-noise='refuse' must be 'allow' for mechanism={question.mechanism!r}, "
+                    "whose noise is made in floating point: see the page on sharp edges, or choose "
+                    "another mechanism"
+                )
             mechanism.plan(question, simulation.proxy, rows_at_least=ROWS_AT_LEAST)
         except PolicyRefusal as refusal:
             raise ConfigError(str(refusal)) from None

@@ -4,8 +4,16 @@ from fedistill.mechanisms.mechanism import (
     Mechanism,
     Plan,
     Teacher,
+    has_float_noise,
     mechanism_named,
     mechanisms_that_protect,
 )
 
-__all__ = ["Mechanism", "Plan", "Teacher", "mechanism_named", "mechanisms_that_protect"]
+__all__ = [
+    "Mechanism",
+    "Plan",
+    "Teacher",
+    "has_float_noise",
+    "mechanism_named",
+    "mechanisms_that_protect",
+]

@@ -49,6 +49,8 @@ OURS = {
     "dp-probe": "fedistill.mechanisms.dp_probe:DPProbe",
     "clipped": "fedistill.mechanisms.clipped:Clipped",
     "clipped-site": "fedistill.mechanisms.clipped:SiteClipped",
+    "dp-ebm": "fedistill.mechanisms.dp_ebm:DPEBM",
+    "dp-sgd": "fedistill.mechanisms.dp_sgd:DPSGD",
     "sharded": "fedistill.mechanisms.sharded:Sharded",
     "votes": "fedistill.mechanisms.votes:Votes",
 }
@@ -84,6 +86,14 @@ class Mechanism(Protocol):
     ) -> LinearResponse:
         """How the release relates to what the site would say without noise and shrinkage."""
         ...
+
+
+def has_float_noise(mechanism: Mechanism) -> bool:
+    """Whether a mechanism makes its noise in floating point; one that does not say so does not.
+
+    Such noise breaks the guarantee in the strict sense: see `dp_sgd`.
+    """
+    return bool(getattr(mechanism, "float_noise", False))
 
 
 def mechanism_named(name: str) -> Mechanism:

@@ -9,8 +9,10 @@ Zrnic 2021, "Individual Privacy Accounting via a Rényi Filter"); the best order
 afterwards need not. So `within_budget` fixes the order by the budget alone.
 """
 
+import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -194,6 +196,21 @@ def _filter_order(budget_epsilon: float, delta: float, adjacency: Adjacency) -> 
     return float(composed.get_epsilon_and_optimal_order(delta)[1])
 
 
+@contextmanager
+def _without_notes_on_orders() -> Iterator[None]:
+    """The accountant logs every order whose series did not end and leaves it out, which is safe."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "Excluding this order" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
+
+
 def _compose(
     events: "tuple[DpEvent, ...]", orders: npt.NDArray[np.float64], adjacency: Adjacency
 ) -> Any:
@@ -208,7 +225,8 @@ def _compose(
     accountant = RdpAccountant(orders, relation)
     for event in events:
         try:
-            accountant.compose(event)
+            with _without_notes_on_orders():
+                accountant.compose(event)
         except UnsupportedEventError as error:
             raise ConfigError(
                 f"event={event} cannot be accounted for under adjacency={adjacency}: choose a "

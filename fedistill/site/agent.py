@@ -16,7 +16,7 @@ from fedistill.codec import decode_release, encode_release
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.labels import LabelQuestion, LabelRelease
-from fedistill.mechanisms import Teacher, mechanism_named
+from fedistill.mechanisms import Teacher, has_float_noise, mechanism_named
 from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.grid import encode_log_odds
 from fedistill.privacy.ledger import Ledger, StoredRelease
@@ -65,7 +65,12 @@ class LocalAgent:
             LedgerError: The ledger cannot vouch for the budget.
         """
         mechanism = mechanism_named(question.mechanism)
-        self.policy.check(question, units=mechanism.units, adjacency=mechanism.adjacency)
+        self.policy.check(
+            question,
+            units=mechanism.units,
+            adjacency=mechanism.adjacency,
+            float_noise=has_float_noise(mechanism),
+        )
         if question.num_classes != self.rows.num_classes:
             raise PolicyRefusal(
                 f"num_classes={question.num_classes} must be {self.rows.num_classes}, as registered"

@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedistill.errors import PolicyRefusal
 from fedistill.labels import LabelQuestion
 from fedistill.privacy.adjacency import Adjacency, Unit
+
+
+class FloatNoise(StrEnum):
+    """Whether mechanisms may answer whose library makes its noise in floating point."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
 
 
 class Policy(BaseModel):
@@ -41,6 +49,12 @@ class Policy(BaseModel):
     probe_steps_at_most: int = Field(
         default=200, ge=1, description="bound on the work of one answer"
     )
+    sgd_steps_at_most: int = Field(
+        default=1_000, ge=1, description="bound on the work of one answer of dp-sgd"
+    )
+    float_noise: FloatNoise = Field(
+        default=FloatNoise.REFUSE, description="whether noise may be made in floating point"
+    )
     proxy_sha256: tuple[str, ...] = Field(description="approved proxy sets")
 
     @classmethod
@@ -65,7 +79,12 @@ class Policy(BaseModel):
         partial.replace(path)
 
     def check(
-        self, question: LabelQuestion, *, units: tuple[Unit, ...], adjacency: Adjacency
+        self,
+        question: LabelQuestion,
+        *,
+        units: tuple[Unit, ...],
+        adjacency: Adjacency,
+        float_noise: bool = False,
     ) -> None:
         """Refuse a question that asks for more than a clause allows.
 
@@ -73,6 +92,7 @@ class Policy(BaseModel):
             question: What the server asks.
             units: Whose presence the mechanism that it names can hide.
             adjacency: What that mechanism guarantees.
+            float_noise: Whether it makes its noise in floating point.
 
         Raises:
             PolicyRefusal: Names the clause, the value asked for and the bound.
@@ -96,6 +116,18 @@ class Policy(BaseModel):
                 "probe-steps-at-most",
                 question.probe_steps,
                 f"at least 1 and at most {self.probe_steps_at_most}",
+            )
+        if not 1 <= question.sgd_steps <= self.sgd_steps_at_most:
+            self._refuse(
+                "sgd-steps-at-most",
+                question.sgd_steps,
+                f"at least 1 and at most {self.sgd_steps_at_most}",
+            )
+        if float_noise and self.float_noise is FloatNoise.REFUSE:
+            self._refuse(
+                "float-noise",
+                self.float_noise,
+                f"allow: {question.mechanism} makes its noise in floating point",
             )
         if not 0 < question.delta <= self.delta:
             self._refuse("delta", question.delta, f"at most {self.delta}")

@@ -103,3 +103,19 @@ def test_calibration_is_told_by_bins_inside_above_and_below():
 def test_time_is_told_with_its_zone():
     moment = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
     assert wording.day_and_time(moment) == "4 March 2026 at 05:06:07 UTC"
+
+
+def test_noise_is_named_with_the_sites_that_made_it(summary) -> None:
+    sites = dict(summary.privacy.sites)
+    assert wording.noise_sentence(sites).endswith("no floating-point noise")
+    assert "floating" not in wording.guarantee_sentence(sites)
+    first, *others = sites
+    mixed = sites | {first: sites[first].model_copy(update={"float_noise": True})}
+    assert wording.float_sites(mixed) == (first,)
+    assert wording.noise_sentence(mixed).startswith(f"floating-point Gaussian at {first}; exact")
+    assert f"for {first}, that floating-point noise hides" in wording.guarantee_sentence(mixed)
+    all_of_them = {
+        name: site.model_copy(update={"float_noise": True}) for name, site in sites.items()
+    }
+    assert "exact" not in wording.noise_sentence(all_of_them)
+    assert all(name in wording.noise_sentence(all_of_them) for name in others)

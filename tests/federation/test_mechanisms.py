@@ -1,9 +1,13 @@
 """Federations of other mechanisms than the default, and of several at once."""
 
+from io import StringIO
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from fedistill.errors import ConfigError, PolicyRefusal
+from fedistill.evaluate.table import print_summary
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import open_site, prepare, question_of
 from fedistill.privacy.receipts import read_receipts
@@ -27,6 +31,29 @@ def test_every_mechanism_teaches_a_federation(tmp_path, mechanism: str) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_sites_whose_noise_is_floating_are_named_wherever_the_result_is_shown(tmp_path) -> None:
+    """PRIVACY rule 14."""
+    mixed = "bank_b=dp-sgd, bank_c=dp-ebm"
+    config = make_config(
+        tmp_path, site_mechanisms=mixed, float_noise="allow", epsilon=8.0, sgd_steps=20, **QUICK
+    )
+    summary = run(config)
+    assert {name for name, site in summary.privacy.sites.items() if site.float_noise} == {
+        "bank_b",
+        "bank_c",
+    }
+    for site in summary.privacy.sites.values():
+        assert 7.9 < site.epsilon <= 8.0
+    report = run_folder(config, "1").path / "report.html"
+    console = Console(width=200, file=StringIO())
+    print_summary(summary, report=None, console=console)
+    for shown in (report.read_text(), console.file.getvalue(), summary.guarantee):
+        assert "floating" in shown
+        assert "bank_b and bank_c" in shown
+    assert summary.metrics.ensemble.auc > 0.7
+
+
+@pytest.mark.usefixtures("quick")
 def test_sites_of_one_federation_may_answer_by_different_mechanisms(tmp_path) -> None:
     mixed = "bank_b=votes, bank_c=sharded:boosting"
     config = make_config(tmp_path, site_mechanisms=mixed, cells=20, **QUICK)
@@ -46,6 +73,9 @@ def test_sites_of_one_federation_may_answer_by_different_mechanisms(tmp_path) ->
         ({"mechanism": "dp-prob"}, "did you mean 'dp-probe'"),
         ({"mechanism": "sharded", "teacher": "logistik"}, "logistic"),
         ({"mechanism": "sharded", "teacher": "fractions:Fraction"}, "predict_proba"),
+        ({"mechanism": "dp-sgd"}, "float-noise='refuse' must be 'allow' for mechanism='dp-sgd'"),
+        ({"site_mechanisms": "bank_c=dp-ebm"}, "float-noise='refuse' must be 'allow'"),
+        ({"mechanism": "dp-sgd", "float_noise": "allow", "teacher": "cnn"}, "square images"),
         ({"site_mechanisms": "bank_x=votes"}, "bank_x"),
         ({"site_mechanisms": "bank_a=clipped-site"}, "mixes guarantees for record and site"),
     ],

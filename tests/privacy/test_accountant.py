@@ -1,5 +1,6 @@
 """What releases cost, against formulas that share no code with the accountant."""
 
+import logging
 import math
 
 import numpy as np
@@ -183,3 +184,12 @@ def test_the_quick_search_for_the_best_order_finds_the_best_of_all(
 ) -> None:
     every = accountant._compose(tuple(events), accountant._fine_orders(), ADD_REMOVE)
     assert epsilon_of(events, delta, ADD_REMOVE) == every.get_epsilon(delta)
+
+
+def test_orders_that_the_accountant_leaves_out_are_not_shown_to_the_user(caplog) -> None:
+    """Leaving one out can only overcharge; other notes of the library still come through."""
+    sampled = PoissonSampledDpEvent(0.25, GaussianDpEvent(3.0))
+    epsilon_of(SelfComposedDpEvent(sampled, 100), 1e-5, ADD_REMOVE)
+    assert not caplog.records
+    logging.getLogger("absl").warning("another note")
+    assert [record.message for record in caplog.records] == ["another note"]

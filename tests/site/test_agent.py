@@ -16,7 +16,7 @@ from fedistill.errors import BudgetExceeded, LedgerError, PolicyRefusal
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import open_site, prepare, question_of
 from fedistill.privacy.receipts import read_receipts
-from fedistill.site import LocalAgent, Policy, open_ledger
+from fedistill.site import FloatNoise, LocalAgent, Policy, open_ledger
 from tests.small import make_config
 
 
@@ -85,6 +85,8 @@ def test_a_smaller_question_may_still_fit(agent, question) -> None:
         ({"delta": 0.0}, "delta"),
         ({"probe_steps": 0}, "probe-steps-at-most"),
         ({"probe_steps": 10**9}, "probe-steps-at-most"),
+        ({"sgd_steps": 0}, "sgd-steps-at-most"),
+        ({"sgd_steps": 10**9}, "sgd-steps-at-most"),
         ({"num_classes": 10**6}, "num_classes"),
         ({"mechanism": "none"}, "mechanism"),
     ],
@@ -95,6 +97,53 @@ def test_what_the_policy_forbids_is_refused_and_not_charged(
     with pytest.raises(PolicyRefusal, match=clause):
         agent.labels(replace(question, **change))
     assert charges(agent) == 0
+
+
+FLOATING = {"mechanism": "dp-sgd", "sgd_steps": 5}
+
+
+@pytest.fixture
+def permissive(agent) -> LocalAgent:
+    """A site that names all mechanisms, and whose clause on floating-point noise is the default."""
+    policy = agent.policy.model_copy(update={"mechanisms": ("dp-probe", "dp-sgd", "dp-ebm")})
+    return replace(agent, policy=policy)
+
+
+@pytest.mark.parametrize("mechanism", ["dp-sgd", "dp-ebm"])
+def test_floating_point_noise_is_refused_unless_the_policy_allows_it(
+    permissive, question, mechanism: str
+) -> None:
+    """PRIVACY rule 14; before anything is charged."""
+    with pytest.raises(PolicyRefusal, match=f"float-noise=refuse must be allow: {mechanism}"):
+        permissive.labels(replace(question, **FLOATING | {"mechanism": mechanism}))
+    assert charges(permissive) == 0
+    assert not permissive.receipts_path.exists()
+
+
+def test_a_policy_that_allows_it_lets_it_answer_and_be_charged(permissive, question) -> None:
+    allowed = permissive.policy.model_copy(update={"float_noise": FloatNoise.ALLOW})
+    agent = replace(permissive, policy=allowed)
+    asked = replace(question, **FLOATING)
+    release = agent.labels(asked)
+    np.testing.assert_array_equal(agent.labels(asked).codes, release.codes)
+    assert charges(agent) == 1
+    first, again = read_receipts(agent.receipts_path)
+    assert 3.9 < first.epsilon <= 4.0
+    assert again.epsilon == 0
+    on_proxy = agent.evaluate(asked, agent.proxy)
+    np.testing.assert_array_equal(on_proxy.codes, release.codes)
+
+
+def test_the_clause_is_a_word_in_the_file_and_refuses_by_default(agent, tmp_path) -> None:
+    path = tmp_path / "policy.toml"
+    agent.policy.save(path)
+    text = path.read_text()
+    assert 'float-noise = "refuse"' in text
+    path.write_text(text.replace('float-noise = "refuse"', ""))
+    assert Policy.load(path).float_noise is FloatNoise.REFUSE
+    path.write_text(text.replace('float-noise = "refuse"', 'float-noise = "yes"'))
+    with pytest.raises(PolicyRefusal, match="float-noise"):
+        Policy.load(path)
 
 
 def test_no_policy_no_release(tmp_path) -> None:
