@@ -45,7 +45,9 @@ def _payments(summary: Summary) -> RenderableType:
             wording.power(site.delta),
             wording.NOT_DEFINED if wire is None else wording.size(wire.bytes_up),
         )
-    return table
+    if summary.privacy.person is None:
+        return table
+    return Group(table, Text(wording.person_sentence(summary.privacy.person)))
 
 
 def _scores(summary: Summary) -> RenderableType:

@@ -20,6 +20,7 @@ from fedistill.evaluate.summary import (
     Wire,
 )
 from fedistill.evaluate.wording import guarantee_sentence
+from fedistill.federation.person import person_privacy
 from fedistill.privacy.receipts import Receipt
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def summarize(
                 "no floating-point noise"
             ),
             sites=paid,
+            person=person_privacy(config, this.folder, paid),
         ),
         guarantee=guarantee_sentence(paid),
         wire=Wire(

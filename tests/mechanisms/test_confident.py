@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from mpmath import mp, mpf
+from mpmath import mpf
 from scipy import stats
 
 from fedistill.codec import decode_release, encode_release
@@ -32,6 +32,7 @@ from fedistill.mechanisms.sharded import Sharded, ShardedPlan
 from fedistill.mechanisms.shards import deal_by_key
 from fedistill.privacy.accountant import calibrate_rho, epsilon_of
 from tests.mechanisms.toy import ask, make_proxy, make_rows, without_rows
+from tests.privacy.oracles import best_epsilon
 
 FALSE_ALARM = 1e-6
 KEY = b"k" * 32
@@ -148,7 +149,7 @@ def test_the_charge_is_that_of_every_check_and_every_answer_that_may_be_given(
     for part, expected in zip(stated, (count, checks, answers), strict=True):
         assert abs(part - expected) < expected * mpf(1e-15)
     charged = epsilon_of(plan.event, DELTA, Sharded.adjacency)
-    assert charged == pytest.approx(epsilon_at_best_order(float(sum(stated))), rel=1e-5)
+    assert charged == pytest.approx(best_epsilon(float(sum(stated)), DELTA), rel=1e-5)
     assert epsilon * 0.9999 < charged <= epsilon
 
 
@@ -161,21 +162,6 @@ def leaves(event) -> list:
     )
 
 
-def epsilon_at_best_order(rho: float) -> float:
-    """Canonne, Kamath, Steinke 2020, Corollary 13, by golden section over all real orders."""
-    with mp.workdps(30):
-
-        def at(log_x: mpf) -> mpf:
-            order = 1 + mp.exp(log_x)
-            return rho * order + mp.log(1 - 1 / order) - mp.log(DELTA * order) / (order - 1)
-
-        low, high, ratio = mpf(-6), mpf(30), (mp.sqrt(5) - 1) / 2
-        for _ in range(100):
-            left, right = high - ratio * (high - low), low + ratio * (high - low)
-            low, high = (low, right) if at(left) < at(right) else (left, high)
-        return float(at((low + high) / 2))
-
-
 def test_the_published_run_costs_more_without_its_data() -> None:
     """Papernot et al. 2018, MNIST: scales 150 and 40, 286 answers, delta 1e-5.
 
@@ -186,7 +172,7 @@ def test_the_published_run_costs_more_without_its_data() -> None:
         num_queries=286, answers_at_most=286, check_scale=150.0, vote_scale=40.0
     )
     charged = epsilon_of(published.event, DELTA, Sharded.adjacency)
-    assert charged == pytest.approx(epsilon_at_best_order(286 / 45_000 + 286 / 1_600), rel=1e-5)
+    assert charged == pytest.approx(best_epsilon(286 / 45_000 + 286 / 1_600, DELTA), rel=1e-5)
     assert 2.69 < charged < 2.70
 
 
