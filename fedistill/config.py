@@ -115,6 +115,17 @@ class RunConfig(BaseModel):
     queries: int = Field(
         300, ge=1, le=100_000, description="proxy rows that `sharded` answers at most"
     )
+    answers: Annotated[str, rules.one_of("soft", "confident")] = Field(
+        "soft",
+        description="of `sharded`: `soft` labels of all rows asked, or `confident` votes on those "
+        "where teachers agree",
+    )
+    confidence: float = Field(
+        0.8, gt=0, le=1, description="share of the teachers that must agree for a confident answer"
+    )
+    answers_at_most: int = Field(
+        100, ge=1, le=100_000, description="confident answers after which `sharded` stops"
+    )
     cells: int = Field(
         100, ge=2, le=10_000, description="public cells of each partition of `votes`"
     )

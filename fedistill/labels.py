@@ -37,7 +37,10 @@ class LabelQuestion:
         solver: How `dp-probe` finds its weights: `combined`, `gradient` or `moment`.
         teacher: Name of the model that `sharded`, `clipped` or `dp-sgd` trains; "" takes the first.
         shards: Disjoint shards of `sharded`, each with a teacher of its own.
-        queries: Proxy rows that `sharded` answers; the others follow from these.
+        queries: Proxy rows that `sharded` is asked; the others follow from these.
+        answers: Of `sharded`: `soft` labels of all these, or `confident` votes on some.
+        confidence: Share of the teachers that must agree before a row gets a confident answer.
+        answers_at_most: Rows that are answered confidently before `sharded` stops.
         cells: Public cells of each partition of `votes`.
         partitions: Partitions of `votes`; a record votes in one cell of each.
         clip_norm: L2 bound of `clipped` on the whole matrix of log-odds.
@@ -57,6 +60,9 @@ class LabelQuestion:
     teacher: str = ""
     shards: int = 100
     queries: int = 300
+    answers: str = "soft"
+    confidence: float = 0.8
+    answers_at_most: int = 100
     cells: int = 100
     partitions: int = 1
     clip_norm: float = 100.0

@@ -73,11 +73,29 @@ class SitePrivacy(Part):
     float_noise: bool = False
 
 
+class PersonPrivacy(Part):
+    """What a person has spent in total, over all sites. None: no finite bound, or not known.
+
+    Attributes:
+        one_site: If no person is at two sites: the largest total of a site.
+        every_site: For someone with a record at every site: all sites' charges composed.
+        delta: The delta of both.
+    """
+
+    one_site: Figure
+    every_site: Figure
+    delta: float
+
+
 class Privacy(Part):
-    """What the sites paid, by site. `noise` names the sampler in words."""
+    """What the sites paid, by site, and a person in total. `noise` names the sampler in words.
+
+    `person` is None where no site paid, or where the sites' ledgers stay with their owners.
+    """
 
     noise: str
     sites: Mapping[str, SitePrivacy]
+    person: PersonPrivacy | None = None
 
 
 class SiteWire(Part):

@@ -45,11 +45,13 @@ def _payments(summary: Summary) -> RenderableType:
             wording.power(site.delta),
             wording.NOT_DEFINED if wire is None else wording.size(wire.bytes_up),
         )
-    floating = wording.float_sites(sites)
-    if not floating:
-        return table
-    where = f"at {wording.listing(floating)}: their guarantee assumes that it hides enough."
-    return Group(table, Text(f"Noise in floating point {where}", style="yellow"))
+    lines: list[RenderableType] = [table]
+    if summary.privacy.person is not None:
+        lines.append(Text(wording.person_sentence(summary.privacy.person)))
+    if floating := wording.float_sites(sites):
+        where = f"at {wording.listing(floating)}: their guarantee assumes that it hides enough."
+        lines.append(Text(f"Noise in floating point {where}", style="yellow"))
+    return Group(*lines)
 
 
 def _scores(summary: Summary) -> RenderableType:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from fedistill.evaluate.calibration import CalibrationBin
 from fedistill.evaluate.metrics import Scores
-from fedistill.evaluate.summary import SitePrivacy, Summary
+from fedistill.evaluate.summary import PersonPrivacy, SitePrivacy, Summary
 
 NOT_DEFINED = "n/a"
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -221,6 +221,19 @@ def noise_sentence(sites: Mapping[str, SitePrivacy]) -> str:
         return f"{exact}; no floating-point noise"
     named = f"floating-point Gaussian at {listing(floating)}"
     return named if len(floating) == len(sites) else f"{named}; {exact}, at all other sites"
+
+
+def person_sentence(person: PersonPrivacy) -> str:
+    """What a person has spent in total, under both assumptions about who is at which site."""
+
+    def shown(epsilon: float | None) -> str:
+        return "no known bound" if epsilon is None else f"epsilon {in_prose(epsilon)}"
+
+    return (
+        f"Assuming no person at two sites, a person's total is {shown(person.one_site)}, the "
+        f"largest of a site; for someone with a record at every site it is "
+        f"{shown(person.every_site)}, all sites' charges composed (delta {power(person.delta)})."
+    )
 
 
 def _largest(values: list[float | None]) -> float | None:

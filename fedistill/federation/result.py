@@ -20,6 +20,7 @@ from fedistill.evaluate.summary import (
     Wire,
 )
 from fedistill.evaluate.wording import guarantee_sentence, noise_sentence
+from fedistill.federation.person import person_privacy
 from fedistill.mechanisms import has_float_noise, mechanism_named
 from fedistill.privacy.receipts import Receipt
 
@@ -70,7 +71,11 @@ def summarize(
             proxy_sha256=simulation.proxy.sha256,
         ),
         metrics=metrics,
-        privacy=Privacy(noise=noise_sentence(paid), sites=paid),
+        privacy=Privacy(
+            noise=noise_sentence(paid),
+            sites=paid,
+            person=person_privacy(config, this.folder, paid),
+        ),
         guarantee=guarantee_sentence(paid),
         wire=Wire(
             sites={

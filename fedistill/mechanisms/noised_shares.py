@@ -18,6 +18,9 @@ RIDGE_PER_ROW = 2e-3
 _CURVATURE_BOUND = 0.5
 _STEPS = 200
 
+_TRACE = 1e-3
+"""Rows like the proxy set that chosen rows are taken to add up to at least in any direction."""
+
 
 def fit_noised_shares(features: Floats, shares: Floats, *, variance: float) -> Floats:
     """Weights (num_features, num_classes), rows summing to zero.
@@ -59,16 +62,58 @@ def response_of_shares(
         variance: Of the noise in each share.
         num_rows: The site's rows, noised or a public bound, for its sampling error.
     """
-    shares = probabilities(log_odds)
-    curvature = float(((shares * (1 - shares)).sum(axis=1) / (shares.shape[1] - 1)).mean())
+    curvature = float(_curvatures(log_odds).mean())
     seen = num_answered * basis.eigenvalues
     damping = curvature * seen + _ridge(variance, num_answered)
-    sampling: npt.NDArray[np.float64] = 1 / (num_rows * max(curvature, 1e-9) * basis.eigenvalues)
+    sampling: npt.NDArray[np.float64] = 1 / (num_rows * curvature * basis.eigenvalues)
     return LinearResponse(
         gain=curvature * seen / damping,
         noise_variance=variance * seen / damping**2,
         sampling_variance=sampling,
     )
+
+
+def response_of_chosen(
+    basis: ProxyBasis,
+    log_odds: Floats,
+    *,
+    rows: npt.NDArray[np.int64],
+    variance: float,
+    num_rows: float,
+) -> LinearResponse:
+    """As `response_of_shares`, where the answered rows were chosen and so are unlike the others.
+
+    The fit solves (H + ridge) w = H truth + noise, with H the chosen rows' second moment, each row
+    times the softmax's curvature there, and noise of covariance `variance` M^T M, M these rows.
+    Rows that were not chosen tell nothing: it may be that none was.
+
+    Args:
+        basis: The proxy set's features.
+        log_odds: (num_proxy, num_classes - 1) released.
+        rows: (num_answered,) indices of the proxy rows that were answered.
+        variance: Of the noise in each share.
+        num_rows: The site's rows, noised or a public bound, for its sampling error.
+    """
+    along = basis.values[rows] @ basis.eigenvectors
+    curvatures = _curvatures(log_odds)
+    mean, trace = float(curvatures.mean()), _TRACE * basis.eigenvalues
+    information = along.T @ (along * curvatures[rows, None]) + np.diag(mean * trace)
+    ridge = _ridge(variance, len(rows))
+    inverse = np.linalg.inv(information + ridge * np.eye(len(information)))
+    moment = along.T @ along + np.diag(trace)
+    return LinearResponse(
+        gain=np.einsum("ij,ji->i", inverse, information),
+        noise_variance=variance * np.einsum("ij,jk,ki->i", inverse, moment, inverse, optimize=True),
+        sampling_variance=1 / (num_rows * mean * basis.eigenvalues),
+    )
+
+
+def _curvatures(log_odds: Floats) -> Floats:
+    """Mean eigenvalue of the softmax's curvature for each row of log-odds against class 0."""
+    shares = probabilities(log_odds)
+    traces = (shares * (1 - shares)).sum(axis=1)
+    curvatures: Floats = np.maximum(traces / (shares.shape[1] - 1), 1e-9)
+    return curvatures
 
 
 def _ridge(variance: float, num_answered: int) -> float:

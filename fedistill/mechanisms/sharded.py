@@ -1,4 +1,4 @@
-"""`sharded`: many ordinary teachers on disjoint shards; the sum of their soft labels is noised.
+"""`sharded`: many ordinary teachers on disjoint shards; the sum of their answers is noised.
 
 Adjacency: add or remove one unit, or replace one; k, N and G below are public. Unit: record, or
 group where the rows name units: all rows of a unit lie in one shard.
@@ -19,35 +19,53 @@ shards costs nothing: Renyi divergence is jointly quasi-convex (van Erven and Ha
 rows are post-processing: softmax regression on public features, see `noised_shares`.
 
 After PATE (Papernot et al. 2017, "Semi-supervised knowledge transfer for deep learning from
-private training data"), with soft labels and without data-dependent accounting.
+private training data"), with soft labels and without data-dependent accounting. With
+`answers = "confident"` teachers vote and only rows on which they agree are answered: `confident`
+has that release, its sensitivity and its law.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from dp_accounting import ComposedDpEvent, ZCDpEvent
+from dp_accounting import ComposedDpEvent, DpEvent, ZCDpEvent
 
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.features import Expansion, ProxyBasis, proxy_basis
-from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse
+from fedistill.labels import LabelQuestion, LabelRelease, LinearResponse
+from fedistill.mechanisms.confident import (
+    MASK,
+    Confidence,
+    answer_confidently,
+    confidence_for,
+    state_mask,
+    stated_rows,
+)
 from fedistill.mechanisms.linear_mechanism import LinearMechanism
 from fedistill.mechanisms.mechanism import Plan, Teacher
-from fedistill.mechanisms.noised_shares import fit_noised_shares, response_of_shares
+from fedistill.mechanisms.noised_shares import (
+    fit_noised_shares,
+    response_of_chosen,
+    response_of_shares,
+)
+from fedistill.mechanisms.shard_answers import (
+    LARGEST_SUM,
+    Integers,
+    Shard,
+    sum_of_answers,
+    sum_of_votes,
+)
 from fedistill.mechanisms.shards import deal
 from fedistill.privacy.accountant import calibrate_rho
 from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.discrete_gaussian import add_noise, scale_for
-from fedistill.teachers import TeacherModel, TeachesMany, rehearse, teacher_named
+from fedistill.teachers import rehearse
 
-Integers = npt.NDArray[np.int64]
-Shard = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
-
-LARGEST_SUM = 2**16
-"""G: the integers of a teacher's answer on one row sum to at most this."""
+ANSWERS = ("soft", "confident")
+"""What teachers may answer with: soft labels of all rows asked, or votes where they agree."""
 
 COUNT_SHARE = 0.01
 """Share of rho that pays for the noised count of units."""
@@ -58,19 +76,26 @@ class ShardedPlan(Plan):
     """A planned release.
 
     Attributes:
-        num_queries: Proxy rows that are answered: the first of the set.
-        scale: Of the noise in the sum of answers, in steps of 1/G.
+        num_queries: Proxy rows that are asked: the first of the set.
+        scale: Of the noise in the sum of answers, whose unit is 1/G of a soft label, or a vote.
         count_scale: Of the noise in the count of units.
+        confidence: When a row is answered; None where all are, by soft labels.
     """
 
     num_queries: int
     scale: float
     count_scale: float
+    confidence: Confidence | None = None
+
+    @property
+    def whole(self) -> int:
+        """What all teachers' answers on one row sum to at most, in the unit of `scale`."""
+        return self.question.shards * (LARGEST_SUM if self.confidence is None else 1)
 
     @property
     def share_variance(self) -> float:
         """Of the noise in a class's share, as a mean over the teachers."""
-        return (self.scale / (self.question.shards * LARGEST_SUM)) ** 2
+        return (self.scale / self.whole) ** 2
 
 
 class Sharded(LinearMechanism):
@@ -78,14 +103,14 @@ class Sharded(LinearMechanism):
 
     name = "sharded"
     units: tuple[Unit, ...] = (Unit.RECORD, Unit.GROUP)
-    parameters: tuple[str, ...] = ("noised-count",)
+    parameters: tuple[str, ...] = ("noised-count", *MASK)
 
     def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> ShardedPlan:
         """Noise scales and their cost, from the question and the size of the proxy set.
 
         Raises:
             PolicyRefusal: There is no such teacher, it cannot learn public rows, or the question
-                asks for no shard or no row.
+                asks for no shard or no row, for another kind of answers, or out of its bounds.
         """
         plan = _plan(question, proxy, rows_at_least)
         rehearse(question.teacher, question.num_classes, _asked(proxy, plan))
@@ -94,7 +119,10 @@ class Sharded(LinearMechanism):
     def release(
         self, rows: LabelledRows, proxy: ProxySet, plan: Plan
     ) -> tuple[LabelRelease, Teacher]:
-        """Train a teacher on each shard, sum their answers with noise, label the proxy set."""
+        """Train a teacher on each shard, sum their answers with noise, label the proxy set.
+
+        It states which rows were chosen, where some are (`confident`).
+        """
         if not isinstance(plan, ShardedPlan):
             raise TypeError(f"plan must be a ShardedPlan, not {type(plan).__name__}")
         question = plan.question
@@ -102,17 +130,15 @@ class Sharded(LinearMechanism):
         kept = rows.take(np.flatnonzero(fitting))
         features = Expansion.of(proxy.schema).transform(kept.rows)
         shards = [(features[index], kept.labels[index]) for index in deal(kept, question.shards)]
-        exact_sum = sum_of_answers(question, shards, _asked(proxy, plan))
-        noised_sum = add_noise(exact_sum, plan.scale)
+        answered, noised_sum = _noised_sum(plan, shards, _asked(proxy, plan))
         noised_count = int(add_noise(np.array([kept.num_units]), plan.count_scale)[0])
         basis = proxy_basis(proxy)
         weights = fit_noised_shares(
-            basis.values[: plan.num_queries],
-            noised_sum / (question.shards * LARGEST_SUM),
-            variance=plan.share_variance,
+            basis.values[answered], noised_sum / plan.whole, variance=plan.share_variance
         )
-        count = max(noised_count, plan.rows_at_least)
-        return self.answer(weights, proxy, plan, {"noised-count": count})
+        count = max(noised_count, plan.rows_at_least, 1)
+        mask = state_mask(answered if plan.confidence else answered[:0])
+        return self.answer(weights, proxy, plan, {"noised-count": count} | mask)
 
     def response(
         self, question: LabelQuestion, release: LabelRelease, proxy: ProxySet
@@ -120,80 +146,36 @@ class Sharded(LinearMechanism):
         """Gain and noise of the regression on noised shares, from public values."""
         plan = _plan(question, proxy, rows_at_least=0)
         basis: ProxyBasis = proxy_basis(proxy)
+        num_rows = release.parameters["noised-count"]
+        if plan.confidence is not None:
+            return response_of_chosen(
+                basis,
+                release.log_odds,
+                rows=stated_rows(release.parameters, plan.confidence),
+                variance=plan.share_variance,
+                num_rows=num_rows,
+            )
         return response_of_shares(
             basis,
             release.log_odds,
             num_answered=plan.num_queries,
             variance=plan.share_variance,
-            num_rows=release.parameters["noised-count"],
+            num_rows=num_rows,
         )
-
-
-def sum_of_answers(
-    question: LabelQuestion, shards: Sequence[Shard], asked: npt.NDArray[np.float32]
-) -> Integers:
-    """What is noised: all teachers' integer answers, (num_asked, num_classes)."""
-    total = np.zeros((len(asked), question.num_classes), np.int64)
-    for answer in _answers(question, shards, asked):
-        total += on_label_grid(answer, total.shape)
-    return total
-
-
-def on_label_grid(answer: Floats, shape: tuple[int, int]) -> Integers:
-    """A teacher's probabilities as integers: non-negative, each row's sum at most G.
-
-    Rounded down. A row that is no distribution becomes the uniform one, so that nothing a teacher
-    answers can break the bound.
-
-    Args:
-        answer: (num_asked, num_classes) if the teacher keeps its contract.
-        shape: What it should be.
-    """
-    uniform = LARGEST_SUM // shape[1]
-    if answer.shape != shape:
-        return np.full(shape, uniform, np.int64)
-    possible = np.isfinite(answer) & (answer >= 0) & (answer <= 1)
-    integers = np.floor(np.where(possible, answer, 0.0) * LARGEST_SUM).astype(np.int64)
-    # Floats may sum to a little over one.
-    excess = integers.sum(axis=1) - LARGEST_SUM
-    near = possible.all(axis=1) & (excess <= np.minimum(shape[1], integers.max(axis=1)))
-    row, largest = np.arange(len(integers)), integers.argmax(axis=1)
-    integers[row, largest] -= np.maximum(excess, 0) * near
-    bounded: Integers = np.where(near[:, None], integers, uniform)
-    return bounded
-
-
-def _answers(
-    question: LabelQuestion, shards: Sequence[Shard], asked: npt.NDArray[np.float32]
-) -> Iterator[Floats]:
-    """Each teacher's answers; of a teacher that fails, none, which counts as uniform."""
-    teacher = teacher_named(question.teacher, question.num_classes)
-    if isinstance(teacher, TeachesMany):
-        for fitted in teacher.fit_many(shards):
-            yield fitted.predict_proba(asked)
-        return
-    for shard in shards:
-        yield _answer(teacher, shard, asked)
-
-
-def _answer(teacher: TeacherModel, shard: Shard, asked: npt.NDArray[np.float32]) -> Floats:
-    # Any model may fail on some rows, and that it did must not be seen (PRIVACY rule 3).
-    try:
-        return np.asarray(teacher.fit(*shard).predict_proba(asked), dtype=np.float64)
-    except Exception:
-        return np.zeros((0, 0))
 
 
 def _plan(question: LabelQuestion, proxy: ProxySet, rows_at_least: int) -> ShardedPlan:
     for field, value in (("shards", question.shards), ("queries", question.queries)):
         if value < 1:
             raise PolicyRefusal(f"{field}={value} must be at least 1: ask for more")
+    if question.answers not in ANSWERS:
+        raise PolicyRefusal(
+            f"answers={question.answers!r} must be {' or '.join(map(repr, ANSWERS))}: ask for one"
+        )
     num_queries = min(question.queries, len(proxy.rows))
     rho = calibrate_rho(question.epsilon, question.delta, Sharded.adjacency)
-    sensitivity = sensitivity_of(num_queries)
-    scale = scale_for(sensitivity, (1 - COUNT_SHARE) * rho)
     count_scale = scale_for(1, COUNT_SHARE * rho)
-    answers = ZCDpEvent(rho=0.5 * (sensitivity / scale) ** 2)
+    confidence, scale, answers = _noise(question, num_queries, (1 - COUNT_SHARE) * rho)
     return ShardedPlan(
         question=question,
         event=ComposedDpEvent([ZCDpEvent(rho=0.5 / count_scale**2), answers]),
@@ -201,7 +183,30 @@ def _plan(question: LabelQuestion, proxy: ProxySet, rows_at_least: int) -> Shard
         num_queries=num_queries,
         scale=scale,
         count_scale=count_scale,
+        confidence=confidence,
     )
+
+
+def _noise(
+    question: LabelQuestion, num_queries: int, rho: float
+) -> tuple[Confidence | None, float, DpEvent]:
+    """The noise of the answers, and its cost."""
+    if question.answers == "confident":
+        confidence = confidence_for(question, num_queries, rho)
+        return confidence, confidence.vote_scale, confidence.event
+    sensitivity = sensitivity_of(num_queries)
+    scale = scale_for(sensitivity, rho)
+    return None, scale, ZCDpEvent(rho=0.5 * (sensitivity / scale) ** 2)
+
+
+def _noised_sum(
+    plan: ShardedPlan, shards: Sequence[Shard], asked: npt.NDArray[np.float32]
+) -> tuple[Integers, Integers]:
+    """Indices of the answered rows, (num_answered,), and their noised sums of answers."""
+    if plan.confidence is not None:
+        return answer_confidently(sum_of_votes(plan.question, shards, asked), plan.confidence)
+    exact = sum_of_answers(plan.question, shards, asked)
+    return np.arange(len(asked)), add_noise(exact, plan.scale)
 
 
 def sensitivity_of(num_queries: int) -> int:

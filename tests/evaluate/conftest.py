@@ -6,6 +6,7 @@ from examples import with_every_part
 from fedistill.evaluate.metrics import Scores
 from fedistill.evaluate.summary import (
     Metrics,
+    PersonPrivacy,
     Privacy,
     Shipped,
     SitePrivacy,
@@ -79,7 +80,11 @@ def summary() -> Summary:
             },
             central_reference=_scores(0.76812, 0.81978, 0.43377, 0.01125),
         ),
-        privacy=Privacy(noise="exact discrete Gaussian, no floating-point noise", sites=sites),
+        privacy=Privacy(
+            noise="exact discrete Gaussian, no floating-point noise",
+            sites=sites,
+            person=PersonPrivacy(one_site=1.4998, every_site=2.0417, delta=1e-5),
+        ),
         guarantee=guarantee_sentence(sites),
         wire=Wire(
             sites={

@@ -79,6 +79,7 @@ def test_every_score_cost_size_and_time_of_the_summary_is_in_the_text(page, summ
     for key in (*summary.config, *summary.versions, *summary.versions.values()):
         assert key in page.text
     assert summary.guarantee in page.text
+    assert wording.person_sentence(summary.privacy.person) in page.text
     assert "exact discrete Gaussian, no floating-point noise" in page.text
     assert "Shipped the pruned+quantized file" in page.text
 

@@ -33,6 +33,7 @@ def test_file_has_the_keys_that_programs_rely_on(summary, tmp_path):
         "float_noise",
     }  # fmt: skip
     assert set(written["privacy"]["sites"]["bank_a"]["views"]) == {"everyone", "server"}
+    assert set(written["privacy"]["person"]) == {"one_site", "every_site", "delta"}
     assert set(written["wire"]["sites"]["bank_a"]) == {
         "bytes_up", "bytes_down", "bytes_evaluation",
     }  # fmt: skip
@@ -67,8 +68,12 @@ def test_file_has_the_keys_of_every_optional_part(five_sites, tmp_path):
 def test_summary_without_the_optional_parts_is_read(summary, tmp_path):
     written = summary.model_dump(mode="json", exclude={"sites", "left_out"})
     del written["metrics"]["student_classes"], written["metrics"]["student_calibration"]
+    del written["privacy"]["person"]
     (tmp_path / "summary.json").write_text(json.dumps(written))
-    assert read_summary(tmp_path / "summary.json") == summary
+    privacy = summary.privacy.model_copy(update={"person": None})
+    assert read_summary(tmp_path / "summary.json") == summary.model_copy(
+        update={"privacy": privacy}
+    )
 
 
 def test_what_is_not_a_number_is_written_as_null(summary, tmp_path):

@@ -23,6 +23,7 @@ def test_table_says_who_paid_what_and_what_each_scores(summary, terminal, tmp_pa
     assert max(map(len, text.splitlines())) <= 80
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     assert lines["bank_c"] == ["bank_c", "1.000", "1.500", "0.500", "1e-5", "12.1", "KB"]
+    assert wording.person_sentence(summary.privacy.person) in " ".join(text.split())
     assert "0.7621 ± 0.0091" in text
     assert "0.7681 ± 0.0091" in text
     assert "student.onnx (int8, 18.9 KB)" in text

@@ -5,7 +5,7 @@ import pytest
 
 from fedistill.evaluate import wording
 from fedistill.evaluate.calibration import CalibrationBin
-from fedistill.evaluate.summary import Views
+from fedistill.evaluate.summary import PersonPrivacy, Views
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,16 @@ def test_guarantee_of_a_huge_epsilon_has_no_factor_in_digits(summary):
     assert "e^5000 times" in wording.guarantee_sentence({"a": huge})
     unbounded = site.model_copy(update={"views": Views(everyone=None, server=None)})
     assert "not bounded by a finite epsilon" in wording.guarantee_sentence({"a": unbounded})
+
+
+def test_a_persons_total_is_told_under_both_assumptions(summary):
+    assert wording.person_sentence(summary.privacy.person) == (
+        "Assuming no person at two sites, a person's total is epsilon 1.5, the largest of a site; "
+        "for someone with a record at every site it is epsilon 2.042, all sites' charges composed "
+        "(delta 1e-5)."
+    )
+    unknown = PersonPrivacy(one_site=1.5, every_site=None, delta=1e-5)
+    assert "at every site it is no known bound" in wording.person_sentence(unknown)
 
 
 def test_headline_is_one_sentence_with_result_and_price(summary, one_site_left_out):

@@ -54,6 +54,16 @@ def test_sites_whose_noise_is_floating_are_named_wherever_the_result_is_shown(tm
 
 
 @pytest.mark.usefixtures("quick")
+def test_teachers_that_answer_where_they_agree_teach_a_federation(tmp_path) -> None:
+    config = make_config(
+        tmp_path, mechanism="sharded", answers="confident", confidence=0.6, epsilon=8.0, **QUICK
+    )
+    summary = run(config)
+    assert all(7.99 < site.epsilon <= 8.0 for site in summary.privacy.sites.values())
+    assert summary.metrics.ensemble.auc > 0.6
+
+
+@pytest.mark.usefixtures("quick")
 def test_sites_of_one_federation_may_answer_by_different_mechanisms(tmp_path) -> None:
     mixed = "bank_b=votes, bank_c=sharded:boosting"
     config = make_config(tmp_path, site_mechanisms=mixed, cells=20, **QUICK)
@@ -76,6 +86,7 @@ def test_sites_of_one_federation_may_answer_by_different_mechanisms(tmp_path) ->
         ({"mechanism": "dp-sgd"}, "float-noise='refuse' must be 'allow' for mechanism='dp-sgd'"),
         ({"site_mechanisms": "bank_c=dp-ebm"}, "float-noise='refuse' must be 'allow'"),
         ({"mechanism": "dp-sgd", "float_noise": "allow", "teacher": "cnn"}, "square images"),
+        ({"mechanism": "sharded", "answers": "confident", "queries": 2000}, "queries=2000 must be"),
         ({"site_mechanisms": "bank_x=votes"}, "bank_x"),
         ({"site_mechanisms": "bank_a=clipped-site"}, "mixes guarantees for record and site"),
     ],

@@ -14,7 +14,6 @@ from dp_accounting import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpmath import mp, mpf
 from scipy.stats import norm
 
 from fedistill.errors import ConfigError
@@ -26,25 +25,10 @@ from fedistill.privacy.accountant import (
     within_budget,
 )
 from fedistill.privacy.adjacency import Adjacency
+from tests.privacy.oracles import best_epsilon
 
 ADD_REMOVE = Adjacency.ADD_REMOVE
 BUDGET = {"budget_epsilon": 1.0, "delta": 1e-5, "adjacency": ADD_REMOVE}
-
-
-def best_epsilon(rho: float, delta: float) -> float:
-    """Canonne, Kamath, Steinke 2020, Corollary 13: the infimum over all real orders, 40 digits."""
-    with mp.workdps(40):
-
-        def at(log_x: mpf) -> mpf:
-            order = 1 + mp.exp(log_x)
-            return rho * order + mp.log(1 - 1 / order) - mp.log(delta * order) / (order - 1)
-
-        low, high = mpf(-6), mpf(40)
-        ratio = (mp.sqrt(5) - 1) / 2
-        for _ in range(150):
-            left, right = high - ratio * (high - low), low + ratio * (high - low)
-            low, high = (low, right) if at(left) < at(right) else (left, high)
-        return float(at((low + high) / 2))
 
 
 def gaussian_delta(epsilon: float, noise_multiplier: float) -> float:
