@@ -27,6 +27,7 @@ FALSE_ALARM = 1e-6
 POWER = 0.999
 EPSILON = 1.0
 RELEASES = 200
+MANY_RELEASES = 5_000
 MOST_PATHS = 4
 PER_PATH = FALSE_ALARM / len(WORST_CASES) / MOST_PATHS
 
@@ -64,8 +65,7 @@ def test_a_wrong_scale_is_rejected_on_every_path(case: WorstCase, factor: float)
 @every_mechanism
 def test_ten_percent_less_is_rejected_on_paths_of_one_count_too(case: WorstCase) -> None:
     """Power at least 99.9%."""
-    releases = 5_000
-    for noise, scale in noise_paths(case, shrunk(0.9), releases):
+    for noise, scale in noise_paths(case, shrunk(0.9), MANY_RELEASES):
         assert power(len(noise), 0.9, PER_PATH) > POWER
         assert not follows(noise, scale, PER_PATH)
 

@@ -39,6 +39,7 @@ EPSILON = 10.0
 
 RUNS = 350
 TRAINING = 100
+AUDIT_RUNS = 3_000
 LEAST_OF_CODES = 0.9
 """Share of mu that codes and parameters must keep for the stated power."""
 
@@ -145,7 +146,7 @@ def test_at_epsilon_1_an_audit_of_the_shift_catches_half_the_noise_too(
 
     A threshold test would need some 50,000 releases for that.
     """
-    runs, alpha = 3_000, FALSE_ALARM / len(WORST_CASES)
+    runs, alpha = AUDIT_RUNS, FALSE_ALARM / len(WORST_CASES)
     plan = case.plan(1.0)
     claim = mu_of_event(plan.event)
     assert power_of_shift(runs, claim=claim, true=2 * claim, alpha=alpha) > POWER
