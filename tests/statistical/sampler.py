@@ -72,7 +72,10 @@ def tapped(sampler: Sampler = EXACT, *, stop_after: int | None = None) -> Iterat
 def draws_of(
     release: Callable[[], object], sampler: Sampler = EXACT, *, times: int = 1
 ) -> list[list[Draw]]:
-    """All that is noised in each of several releases, without what is computed from it later."""
+    """All that is noised in each of several releases, without what is computed from it later.
+
+    The first release shows how many draws there are, so it is run to its end.
+    """
     with tapped(sampler) as first:
         release()
     found = [first]
@@ -83,15 +86,19 @@ def draws_of(
     return found
 
 
+def told(release: Callable[[], object], draws: Sequence[Draw]) -> list[Draw]:
+    """What would have been noised in `release`, had it given what was given in `draws`."""
+    earlier = iter(draws)
+    with tapped(
+        lambda scale: lambda exact: next(earlier).noised.tolist(), stop_after=len(draws)
+    ) as found:
+        release()
+    return found
+
+
 def shrunk(factor: float) -> Sampler:
     """The exact sampler, of a smaller scale than it is asked for."""
     return lambda scale: EXACT(factor * scale)
-
-
-def replayed(draws: Sequence[Draw]) -> Sampler:
-    """What was released before, again: later rounds then see the same earlier answers."""
-    earlier = iter(draws)
-    return lambda scale: lambda exact: next(earlier).noised.tolist()
 
 
 SEEDED: dict[str, Callable[[], float]] = {

@@ -12,10 +12,10 @@ from tests.statistical.sampler import (
     Draw,
     Sampler,
     draws_of,
-    replayed,
     seed_everything,
     seeded,
     shrunk,
+    told,
 )
 from tests.statistical.worst_cases import WORST_CASES, WorstCase, every_mechanism
 
@@ -115,7 +115,7 @@ def rho_between(case: WorstCase, plan: Plan) -> float:
     rounds: the sum over all vectors of |what moved|**2 / (2 scale**2).
     """
     (draws,) = draws_of(lambda: case.release(case.present, plan))
-    (others,) = draws_of(lambda: case.release(case.absent, plan), replayed(draws))
+    others = told(lambda: case.release(case.absent, plan), draws)
     assert [draw.scale for draw in draws] == [other.scale for other in others]
     return sum(_rho(draw, other) for draw, other in zip(draws, others, strict=True))
 
