@@ -99,7 +99,7 @@ def test_a_seeded_sampler_is_noticed(case: WorstCase, library: str) -> None:
 @every_mechanism
 def test_no_noise_is_used_twice_in_a_release(case: WorstCase) -> None:
     """Vectors of 10 entries and more; equal by chance with probability below 1e-5 at scale 1, and
-    1e-12 at the scales here, of 4 and more.
+    1e-11 at the scales here, of 4 and more.
     """
     plan = case.plan(EPSILON)
     (draws,) = draws_of(lambda: case.release(case.present, plan))
