@@ -98,8 +98,12 @@ class RunConfig(BaseModel):
         "", description="folder of the sites' ledgers; empty: the run folder, so fresh ones"
     )
     rounds: Annotated[int, rules.one_of(1)] = Field(1, description="federation rounds")
+    solver: Annotated[str, rules.one_of("combined", "gradient", "moment")] = Field(
+        "combined",
+        description="how dp-probe learns: one noised `moment`, noised `gradient` steps, or both",
+    )
     probe_steps: int = Field(
-        6, ge=1, le=200, description="noisy gradient steps of the dp-probe teacher"
+        0, ge=0, le=200, description="noised sums of dp-probe; 0: what suits the solver"
     )
     shards: int = Field(
         100, ge=2, le=10_000, description="disjoint shards of `sharded`, a teacher each"

@@ -28,9 +28,10 @@ class LabelQuestion:
         mechanism: Name of the mechanism that shall answer.
         epsilon: What the answer may cost, at `delta`.
         delta: See above; 0 < delta <= 1e-3.
-        probe_steps: Gradient steps of `dp-probe`.
+        probe_steps: Noised sums of `dp-probe`.
         num_classes: Classes of the task, at least 2.
         proxy_sha256: The proxy set to label.
+        solver: How `dp-probe` finds its weights: `combined`, `gradient` or `moment`.
         teacher: Name of the model that `sharded` and `clipped` train; "" takes the first.
         shards: Disjoint shards of `sharded`, each with a teacher of its own.
         queries: Proxy rows that `sharded` answers; the others follow from these.
@@ -45,6 +46,7 @@ class LabelQuestion:
     probe_steps: int
     num_classes: int
     proxy_sha256: str
+    solver: str = "combined"
     teacher: str = ""
     shards: int = 100
     queries: int = 300

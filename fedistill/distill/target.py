@@ -2,7 +2,8 @@
 
 Post-processing of releases (costs nothing). A mechanism states its answers' law as a
 `LinearResponse`: along the eigenvectors of the proxy set's curvature, answer = gain * truth +
-noise. The truth is given a normal prior of one variance in every direction, fitted by marginal
+noise. The truth is given a normal prior whose variance is a power of the eigenvalue, from the same
+in every direction to less where proxy rows vary little. Scale and power are fitted by marginal
 likelihood (empirical Bayes, Efron and Morris 1973), and the target is its posterior mean.
 """
 
@@ -28,8 +29,16 @@ from fedistill.labels import (
     probabilities,
 )
 
-MODEL_ERROR = 3.0
+MODEL_ERROR = 2.0
 """Times the sampling variance: the sites' curvature differs from the proxy set's."""
+
+POWERS = 0.0, 0.25, 0.5
+"""Of the eigenvalue, to which the prior variance may be proportional."""
+
+_MODEL_ERRORS = np.geomspace(1 / 8, 8, 7)
+"""Times `MODEL_ERROR`: left open while the power is chosen, or it would explain misfits."""
+
+_SMALLEST_VARIANCE = 1e-12
 
 WEIGHTINGS: Mapping[str, Callable[[Answers], Floats]] = {
     "uniform": uniform_weights,
@@ -78,8 +87,10 @@ def build_ensemble(
     weight = WEIGHTINGS[weights](answers)
     average = np.einsum("sf,sfc->fc", weight, answers.values)
     gain = (weight * answers.gain).sum(axis=0)
-    variance = (weight**2 * answers.variance).sum(axis=0) + gain**2 * answers.common
-    prior = _prior_variance(average, gain, variance)
+    noise = (weight**2 * answers.noise).sum(axis=0)
+    sampling = (weight**2 * answers.sampling).sum(axis=0) + gain**2 * answers.common
+    prior = _prior_variances(average, gain, noise, sampling, basis.eigenvalues)
+    variance = noise + sampling
     shrinkage = gain * prior / (gain**2 * prior + variance)
     posterior_variance = prior * variance / (gain**2 * prior + variance)
     fitted = basis.eigenvectors @ (shrinkage[:, None] * average)
@@ -114,18 +125,32 @@ def _answers(
     return Answers(
         values=np.stack([to_weights @ _centred(release.log_odds) for release in releases]),
         gain=gain,
-        variance=noise + MODEL_ERROR * gain**2 * rows,
+        noise=noise,
+        sampling=MODEL_ERROR * gain**2 * rows,
         common=MODEL_ERROR * proxies,
     )
 
 
-def _prior_variance(answers: Floats, gain: Floats, variance: Floats) -> float:
-    """The prior variance of greatest marginal likelihood; answers (num_features, num_classes)."""
-    freedom = answers.shape[1] - 1
-    squares = (answers**2).sum(axis=1)
-    spread = gain**2 * PRIOR_VARIANCES[:, None] + variance
-    log_likelihood = -0.5 * (freedom * np.log(spread) + squares / spread).sum(axis=1)
-    return float(PRIOR_VARIANCES[log_likelihood.argmax()])
+def _prior_variances(
+    answers: Floats, gain: Floats, noise: Floats, sampling: Floats, eigenvalues: Floats
+) -> Floats:
+    """Prior variance in each direction, (num_features,), by greatest marginal likelihood.
+
+    First the power, over all scales and model errors; then the scale, at the stated model error.
+    """
+
+    def likelihoods(power: float, model_error: float) -> Floats:
+        prior = PRIOR_VARIANCES[:, None] * (eigenvalues / eigenvalues.max()) ** power
+        spread = np.maximum(gain**2 * prior + noise + model_error * sampling, _SMALLEST_VARIANCE)
+        logs: Floats = -0.5 * (freedom * np.log(spread) + squares / spread).sum(axis=1)
+        return logs
+
+    freedom, squares = answers.shape[1] - 1, (answers**2).sum(axis=1)
+    best = [max(likelihoods(power, error).max() for error in _MODEL_ERRORS) for power in POWERS]
+    power = POWERS[int(np.argmax(best))]
+    scale = PRIOR_VARIANCES[likelihoods(power, 1.0).argmax()]
+    prior: Floats = scale * (eigenvalues / eigenvalues.max()) ** power
+    return prior
 
 
 def _centred(log_odds: Floats) -> Floats:

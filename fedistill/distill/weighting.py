@@ -36,14 +36,21 @@ class Answers:
     Attributes:
         values: (num_sites, num_features, num_classes), classes sum to zero.
         gain: (num_sites, num_features).
-        variance: (num_sites, num_features) of noise and of the site's finite rows.
+        noise: (num_sites, num_features) variance of the answers' own noise.
+        sampling: (num_sites, num_features) variance of the answers, the sites' rows being finite.
         common: (num_features,) variance that all sites share, of the truth's own scale.
     """
 
     values: Floats
     gain: Floats
-    variance: Floats
+    noise: Floats
+    sampling: Floats
     common: Floats
+
+    @property
+    def variance(self) -> Floats:
+        """(num_sites, num_features) of an answer around gain * truth."""
+        return self.noise + self.sampling
 
 
 def uniform_weights(answers: Answers) -> Floats:

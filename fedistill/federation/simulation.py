@@ -30,6 +30,7 @@ from fedistill.federation.run_folder import (
 )
 from fedistill.labels import LabelQuestion
 from fedistill.mechanisms import mechanism_named
+from fedistill.mechanisms.dp_probe import ROUNDS
 from fedistill.privacy.accountant import within_budget
 from fedistill.site import LocalAgent, Policy, open_ledger
 
@@ -101,7 +102,8 @@ def question_of(config: RunConfig, simulation: Simulation, site: str = "") -> La
         mechanism=mechanism,
         epsilon=config.epsilon,
         delta=config.delta,
-        probe_steps=config.probe_steps,
+        solver=config.solver,
+        probe_steps=config.probe_steps or ROUNDS[config.solver],
         num_classes=len(simulation.table.classes),
         proxy_sha256=simulation.proxy.sha256,
         teacher=teacher,

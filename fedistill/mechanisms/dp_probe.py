@@ -1,16 +1,20 @@
-"""`dp-probe`: softmax regression on public features by noisy full-batch gradient steps.
+"""`dp-probe`: softmax regression on public features by noisy full-batch sums.
 
 Adjacency: add or remove one record. Unit: record.
 
 Release: T gradient sums and one record count. In round t each record x contributes the integer
 matrix phi(x) r_t(x)^T, where phi(x) are its public features on the grid 2^-16 and r_t(x) its
-residual e_y - softmax(W_t^T phi(x)), clipped so that the contribution's L2 norm stays within
-`CLIP` and rounded toward zero on the grid 2^-14. W_t is a function of earlier releases.
+residual e_y - softmax(W_t^T phi(x)), clipped so that the contribution's L2 norm stays within the
+round's clip and rounded toward zero on the grid 2^-14. W_t is a function of earlier releases.
+
+Solvers, which differ in their rounds alone: in the first round W is zero and the sum is the moment
+of phi and e_y - 1/K, whose norm is at most sqrt(1 - 1/K), so it is exact without clipping.
+`moment` is that round alone; `combined` lets gradient rounds, clipped to `CLIP`, follow it;
+`gradient` has gradient rounds only.
 
 Sensitivity: adding a record adds its contribution and leaves all others bit for bit as they were
-(PRIVACY rule 8), so the sum moves by at most `_CLIP_INTEGER` in L2 over all features and classes
-together; the exact integer norm is checked and a record beyond it contributes zero. The count
-moves by one.
+(PRIVACY rule 8), so a sum moves by at most its clip in L2 over all features and classes together;
+the exact integer norm is checked and a record beyond it contributes zero. The count moves by one.
 
 Output law: each sum plus independent discrete Gaussians of one scale; rho = sensitivity^2 /
 (2 scale^2) zCDP a sum (Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential
@@ -21,13 +25,18 @@ The preconditioner is the proxy set's curvature under Boehning's (1992) bound of
 noised count; no private value but the noised sums enters it.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
-from dp_accounting import ComposedDpEvent, SelfComposedDpEvent, ZCDpEvent
+from dp_accounting import ComposedDpEvent, DpEvent, SelfComposedDpEvent, ZCDpEvent
 
 from fedistill.data import LabelledRows, ProxySet
+from fedistill.data.wording import suggestion
+from fedistill.errors import PolicyRefusal
 from fedistill.features import FEATURE_STEP, ProxyBasis, proxy_basis
 from fedistill.labels import (
     Floats,
@@ -48,6 +57,9 @@ Integers = npt.NDArray[np.int64]
 CLIP = 0.7
 """L2 bound on a record's gradient phi(x) (e_y - p)^T; without clipping it is below sqrt(2)."""
 
+ROUNDS: Mapping[str, int] = {"combined": 3, "gradient": 6, "moment": 1}
+"""The solvers, and how many sums each releases when the question does not say."""
+
 STEP_SIZE = 1.0
 RIDGE_PER_NOISE = 2.83
 RIDGE_PER_ROW = 2e-3
@@ -60,20 +72,37 @@ _WEIGHT_STEP = 2.0**-20
 _LARGEST_WEIGHT = 2.0**11
 _GRADIENT_STEP = FEATURE_STEP * _RESIDUAL_STEP
 _BLOCK_ROWS = 2**18
-_CLIP_INTEGER = int(CLIP / _GRADIENT_STEP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One noised sum: its sensitivity and noise scale, in steps of 2^-30."""
+
+    clip: int
+    scale: float
+
+    @property
+    def std(self) -> float:
+        """Noise of the sum, in the units of the gradient."""
+        return self.scale * _GRADIENT_STEP
+
+    @property
+    def event(self) -> DpEvent:
+        """What it costs."""
+        return ZCDpEvent(rho=0.5 * (self.clip / self.scale) ** 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbePlan(Plan):
-    """A planned release: noise scales are in integer units of the sums they protect."""
+    """A planned release.
 
-    gradient_scale: float
+    Attributes:
+        rounds: The sums, in their order; all cost the same.
+        count_scale: Of the noise in the record count.
+    """
+
+    rounds: tuple[Round, ...]
     count_scale: float
-
-    @property
-    def gradient_std(self) -> float:
-        """Noise of a gradient sum, in the units of the gradient."""
-        return self.gradient_scale * _GRADIENT_STEP
 
 
 class DPProbe:
@@ -85,18 +114,24 @@ class DPProbe:
     parameters: tuple[str, ...] = ("noised-count",)
 
     def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> ProbePlan:
-        """Noise scales and their cost, from the question alone."""
+        """Noise scales and their cost, from the question alone.
+
+        Raises:
+            PolicyRefusal: There is no such solver, or `moment` shall take more than one round.
+        """
         rho = calibrate_rho(question.epsilon, question.delta, self.adjacency)
-        steps = question.probe_steps
+        clips = clips_of(question)
+        each = (1 - COUNT_SHARE) * rho / len(clips)
+        rounds = tuple(Round(clip=clip, scale=scale_for(clip, each)) for clip in clips)
         count_scale = scale_for(1, COUNT_SHARE * rho)
-        gradient_scale = scale_for(_CLIP_INTEGER, (1 - COUNT_SHARE) * rho / steps)
-        count = ZCDpEvent(rho=0.5 / count_scale**2)
-        gradient = ZCDpEvent(rho=0.5 * (_CLIP_INTEGER / gradient_scale) ** 2)
+        sums = [
+            SelfComposedDpEvent(equal.event, len(list(same))) for equal, same in groupby(rounds)
+        ]
         return ProbePlan(
             question=question,
-            event=ComposedDpEvent([count, SelfComposedDpEvent(gradient, steps)]),
+            event=ComposedDpEvent([ZCDpEvent(rho=0.5 / count_scale**2), *sums]),
             rows_at_least=rows_at_least,
-            gradient_scale=gradient_scale,
+            rounds=rounds,
             count_scale=count_scale,
         )
 
@@ -110,15 +145,14 @@ class DPProbe:
         features, labels = _valid(basis.map.transform(rows.rows), rows.labels, plan)
         noised = int(add_noise(np.array([len(labels)]), plan.count_scale)[0])
         count = max(noised, plan.rows_at_least, 1)
-        preconditioner = _preconditioner(basis, count, plan.gradient_std)
         weights = np.zeros((features.shape[1], plan.question.num_classes))
-        for _ in range(plan.question.probe_steps):
-            residuals = clipped_residuals(features, labels, weights)
+        for this in plan.rounds:
+            residuals = clipped_residuals(features, labels, weights, clip=this.clip)
             exact_sum = _sum_of_contributions(features, residuals)
-            noisy_sum = add_noise(exact_sum, plan.gradient_scale)
+            noisy_sum = add_noise(exact_sum, this.scale)
             gradient = from_grid(noisy_sum, _GRADIENT_STEP)
             gradient -= gradient.mean(axis=1, keepdims=True)
-            weights = weights + STEP_SIZE * preconditioner @ gradient
+            weights = weights + STEP_SIZE * _preconditioned(basis, gradient, count, this.std)
         codes, scale = encode_log_odds(_log_odds(basis.values, weights))
         release = LabelRelease(
             codes=codes,
@@ -138,37 +172,61 @@ class DPProbe:
     def response(
         self, question: LabelQuestion, release: LabelRelease, proxy: ProxySet
     ) -> LinearResponse:
-        """Gain and noise of `probe_steps` linearised steps along the proxy set's eigenvectors.
+        """Gain and noise of the linearised rounds along the proxy set's eigenvectors.
 
-        One step takes w to w + a (f - w) + noise with a = STEP_SIZE n kappa lambda / (n lambda / 2
-        + ridge), so T steps give (1 - (1 - a)^T) f. kappa is the curvature of the softmax under the
-        release's own labels, lessened by the share that clipping takes away.
+        One round takes w to w + a (f - w) + noise with a = STEP_SIZE n kappa lambda / (n lambda / 2
+        + ridge). kappa is the curvature of the softmax under the release's own labels, lessened by
+        the share that clipping takes away.
         """
         basis = proxy_basis(proxy)
         plan = self.plan(question, proxy, rows_at_least=0)
         count = release.parameters["noised-count"]
         shares = probabilities(release.log_odds)
         curvature = float(((shares * (1 - shares)).sum(axis=1) / (shares.shape[1] - 1)).mean())
-        kappa = curvature * _unclipped_share(shares, basis)
-        damping = _damping(basis, count, plan.gradient_std)
-        rate = STEP_SIZE * count * kappa * basis.eigenvalues / damping
-        kept = 1 - rate
-        steps = question.probe_steps
-        passed = (1 - kept ** (2 * steps)) / np.maximum(1 - kept**2, 1e-12)
+        gain, noise_variance = np.zeros((2, len(basis.eigenvalues)))
+        for this in plan.rounds:
+            kappa = curvature * _unclipped_share(shares, basis, this.clip * _GRADIENT_STEP)
+            damping = _damping(basis, count, this.std)
+            rate = STEP_SIZE * count * kappa * basis.eigenvalues / damping
+            gain += rate * (1 - gain)
+            noise_variance *= (1 - rate) ** 2
+            noise_variance += (STEP_SIZE * this.std / damping) ** 2
         return LinearResponse(
-            gain=1 - kept**steps,
-            noise_variance=(STEP_SIZE * plan.gradient_std / damping) ** 2 * passed,
+            gain=gain,
+            noise_variance=noise_variance,
             sampling_variance=1 / (count * curvature * basis.eigenvalues),
         )
 
 
-def clipped_residuals(features: Integers, labels: Integers, weights: Floats) -> Integers:
-    """Each record's residual e_y - p, scaled so that phi r^T has L2 norm at most `CLIP`.
+def clips_of(question: LabelQuestion) -> tuple[int, ...]:
+    """The L2 bound of each round's contributions, in steps of 2^-30.
+
+    Raises:
+        PolicyRefusal: See `DPProbe.plan`.
+    """
+    solver, num_rounds = question.solver, question.probe_steps
+    if solver not in ROUNDS:
+        raise PolicyRefusal(f"solver={solver!r} must be a solver: {suggestion(solver, ROUNDS)}")
+    if solver == "moment" and num_rounds > 1:
+        raise PolicyRefusal(
+            f"probe-steps={num_rounds} must be 1 with solver='moment': leave it out, or choose "
+            "'combined'"
+        )
+    moment = math.sqrt(1 - 1 / question.num_classes)
+    clips = [CLIP if solver == "gradient" else moment] + [CLIP] * (num_rounds - 1)
+    return tuple(math.floor(clip / _GRADIENT_STEP) for clip in clips)
+
+
+def clipped_residuals(
+    features: Integers, labels: Integers, weights: Floats, *, clip: int
+) -> Integers:
+    """Each record's residual e_y - p, scaled so that phi r^T has L2 norm at most `clip`.
 
     Args:
         features: (num_rows, num_features), 2**16 stands for 1.
         labels: (num_rows,) class indices.
         weights: (num_features, num_classes).
+        clip: In steps of 2^-30.
 
     Returns:
         (num_rows, num_classes) int64, 2**14 stands for 1. Row i depends on record i and on
@@ -182,9 +240,9 @@ def clipped_residuals(features: Integers, labels: Integers, weights: Floats) -> 
     squared_features = squared_norms(features)
     norms = np.sqrt(_sum_of_columns(residuals * residuals))
     norms *= np.sqrt(squared_features) * FEATURE_STEP
-    clipped = residuals * np.minimum(1.0, CLIP / np.maximum(norms, 1e-12))[:, None]
-    integers = to_grid(clipped, _RESIDUAL_STEP)
-    within = squared_features * squared_norms(integers) <= _CLIP_INTEGER**2
+    factor = np.minimum(1.0, clip * _GRADIENT_STEP / np.maximum(norms, 1e-12))
+    integers = to_grid(residuals * factor[:, None], _RESIDUAL_STEP)
+    within = squared_features * squared_norms(integers) <= clip**2
     kept: Integers = integers * within[:, None]
     return kept
 
@@ -225,10 +283,12 @@ def _damping(basis: ProxyBasis, count: float, gradient_std: float) -> Floats:
     return damping
 
 
-def _preconditioner(basis: ProxyBasis, count: float, gradient_std: float) -> Floats:
-    vectors = basis.eigenvectors
-    inverse: Floats = (vectors / _damping(basis, count, gradient_std)) @ vectors.T
-    return inverse
+def _preconditioned(
+    basis: ProxyBasis, gradient: Floats, count: float, gradient_std: float
+) -> Floats:
+    along = basis.eigenvectors.T @ gradient
+    step: Floats = basis.eigenvectors @ (along / _damping(basis, count, gradient_std)[:, None])
+    return step
 
 
 def _log_odds(features: Floats, weights: Floats) -> Floats:
@@ -236,12 +296,12 @@ def _log_odds(features: Floats, weights: Floats) -> Floats:
     return log_odds
 
 
-def _unclipped_share(shares: Floats, basis: ProxyBasis) -> float:
+def _unclipped_share(shares: Floats, basis: ProxyBasis, clip: float) -> float:
     """Expected factor that clipping leaves of a record's gradient, under the given labels."""
     norms = np.linalg.norm(basis.values, axis=1)
     left = np.zeros(len(shares))
     for label, share in enumerate(shares.T):
         residuals = np.eye(shares.shape[1])[label] - shares
         lengths = np.maximum(norms * np.linalg.norm(residuals, axis=1), 1e-12)
-        left += share * np.minimum(1.0, CLIP / lengths)
+        left += share * np.minimum(1.0, clip / lengths)
     return float(left.mean())

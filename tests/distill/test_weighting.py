@@ -30,7 +30,8 @@ def draw_answers(
     answers = Answers(
         values=gain * (truth + own) + noises,
         gain=np.full((num_sites, features), gain),
-        variance=np.repeat(np.array(noise, float)[:, None], features, axis=1),
+        noise=np.repeat(np.array(noise, float)[:, None], features, axis=1),
+        sampling=np.zeros((num_sites, features)),
         common=np.zeros(features),
     )
     return answers, truth

@@ -12,7 +12,8 @@ from fedistill.data import LabelledRows, ProxySet, numbers
 from fedistill.features import FEATURE_STEP, proxy_basis
 from fedistill.labels import LabelQuestion, probabilities
 from fedistill.mechanisms import dp_probe
-from fedistill.mechanisms.dp_probe import CLIP, DPProbe, clipped_residuals
+from fedistill.errors import PolicyRefusal
+from fedistill.mechanisms.dp_probe import CLIP, ROUNDS, DPProbe, clipped_residuals, clips_of
 from fedistill.privacy.accountant import epsilon_of
 from fedistill.privacy.grid import exact_matmul, squared_norms, to_grid
 
@@ -38,7 +39,7 @@ def question(proxy: ProxySet, **changes) -> LabelQuestion:
         "mechanism": "dp-probe",
         "epsilon": 1.0,
         "delta": 1e-5,
-        "probe_steps": 6,
+        "probe_steps": 3,
         "num_classes": 2,
         "proxy_sha256": proxy.sha256,
     }
@@ -59,11 +60,11 @@ def features_and_weights(seed: int, num_rows: int, num_classes: int):
 def test_adding_a_record_moves_the_sum_by_at_most_the_clip(seed: int, classes: int) -> None:
     """The sensitivity of PRIVACY's table, in exact integers, over the whole matrix at once."""
     features, labels, weights = features_and_weights(seed, 50, classes)
-    residuals = clipped_residuals(features, labels, weights)
+    residuals = clipped_residuals(features, labels, weights, clip=CLIP_INTEGER)
     total = exact_matmul(features.T, residuals)
     for left_out in (0, 17, 49):
         kept = np.arange(50) != left_out
-        rest = clipped_residuals(features[kept], labels[kept], weights)
+        rest = clipped_residuals(features[kept], labels[kept], weights, clip=CLIP_INTEGER)
         moved = (total - exact_matmul(features[kept].T, rest)).astype(object)
         assert int((moved**2).sum()) <= CLIP_INTEGER**2
 
@@ -73,10 +74,10 @@ def test_adding_a_record_moves_the_sum_by_at_most_the_clip(seed: int, classes: i
 def test_a_records_integers_do_not_depend_on_the_other_rows(seed: int, classes: int) -> None:
     """PRIVACY rule 8."""
     features, labels, weights = features_and_weights(seed, 200, classes)
-    whole = clipped_residuals(features, labels, weights)
+    whole = clipped_residuals(features, labels, weights, clip=CLIP_INTEGER)
     kept = np.flatnonzero(np.random.default_rng(seed).random(200) < 0.4)
     np.testing.assert_array_equal(
-        clipped_residuals(features[kept], labels[kept], weights), whole[kept]
+        clipped_residuals(features[kept], labels[kept], weights, clip=CLIP_INTEGER), whole[kept]
     )
 
 
@@ -84,14 +85,14 @@ def test_a_records_integers_do_not_depend_on_the_other_rows(seed: int, classes: 
 def test_wild_weights_do_not_raise(size: float) -> None:
     """PRIVACY rule 3: whether a site answers must not depend on its rows."""
     features, labels, weights = features_and_weights(5, 40, 3)
-    residuals = clipped_residuals(features, labels, np.sign(weights) * size)
+    residuals = clipped_residuals(features, labels, np.sign(weights) * size, clip=CLIP_INTEGER)
     total = exact_matmul(features.T, residuals)
     assert np.isfinite(total).all()
 
 
 def test_small_gradients_are_not_clipped() -> None:
     features, labels, weights = features_and_weights(3, 300, 3)
-    residuals = clipped_residuals(features, labels, weights) * 2.0**-14
+    residuals = clipped_residuals(features, labels, weights, clip=CLIP_INTEGER) * 2.0**-14
     exact = np.eye(3)[labels] - probabilities(
         (features * FEATURE_STEP) @ (weights[:, 1:] - weights[:, :1])
     )
@@ -103,13 +104,14 @@ def test_small_gradients_are_not_clipped() -> None:
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.5, 1.0, 4.0])
-@pytest.mark.parametrize("steps", [1, 6, 40])
-def test_the_plan_costs_what_was_asked_and_no_more(proxy, epsilon: float, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("solver", "steps"), [("moment", 1), ("gradient", 6), ("combined", 3), ("combined", 40)]
+)
+def test_the_plan_costs_what_was_asked_and_no_more(proxy, epsilon, solver: str, steps) -> None:
     """Against an independent formula: zCDP to approximate DP, minimised over all real orders."""
-    plan = DPProbe().plan(
-        question(proxy, epsilon=epsilon, probe_steps=steps), proxy, rows_at_least=20
-    )
-    rho = 0.5 / plan.count_scale**2 + steps * 0.5 * (CLIP_INTEGER / plan.gradient_scale) ** 2
+    asked = question(proxy, epsilon=epsilon, solver=solver, probe_steps=steps, num_classes=3)
+    plan = DPProbe().plan(asked, proxy, rows_at_least=20)
+    rho = 0.5 / plan.count_scale**2 + sum(0.5 * (r.clip / r.scale) ** 2 for r in plan.rounds)
 
     def converted(log_excess: float) -> float:
         order = 1 + math.exp(log_excess)
@@ -122,12 +124,54 @@ def test_the_plan_costs_what_was_asked_and_no_more(proxy, epsilon: float, steps:
 
 def test_the_event_states_every_noisy_sum(proxy) -> None:
     plan = DPProbe().plan(question(proxy), proxy, rows_at_least=20)
+    moment, gradient, _ = plan.rounds
     assert plan.event == ComposedDpEvent(
         [
             ZCDpEvent(0.5 / plan.count_scale**2),
-            SelfComposedDpEvent(ZCDpEvent(0.5 * (CLIP_INTEGER / plan.gradient_scale) ** 2), 6),
+            SelfComposedDpEvent(ZCDpEvent(0.5 * (moment.clip / moment.scale) ** 2), 1),
+            SelfComposedDpEvent(ZCDpEvent(0.5 * (gradient.clip / gradient.scale) ** 2), 2),
         ]
     )
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+def test_solvers_differ_in_their_rounds_alone(proxy, num_classes: int) -> None:
+    """PRIVACY's table: the moment of phi (e_y - 1/K) has norm at most sqrt(1 - 1/K)."""
+    moment = math.floor(math.sqrt(1 - 1 / num_classes) * 2**30)
+    clips = {
+        solver: clips_of(question(proxy, solver=solver, probe_steps=n, num_classes=num_classes))
+        for solver, n in ROUNDS.items()
+    }
+    assert clips == {
+        "moment": (moment,),
+        "combined": (moment, CLIP_INTEGER, CLIP_INTEGER),
+        "gradient": (CLIP_INTEGER,) * 6,
+    }
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 12))
+def test_the_moment_is_never_clipped(seed: int, classes: int) -> None:
+    features, labels, _ = features_and_weights(seed, 60, classes)
+    features[0] = 0
+    features[0, 0] = 2**16  # the longest row there may be
+    clip = math.floor(math.sqrt(1 - 1 / classes) * 2**30)
+    zero = np.zeros((features.shape[1], classes))
+    residuals = clipped_residuals(features, labels, zero, clip=clip)
+    exact = (np.eye(classes)[labels] - 1 / classes) * 2**14
+    assert np.abs(residuals - exact).max() < 1.0 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"solver": "momentum"}, "did you mean 'moment'"),
+        ({"solver": "moment", "probe_steps": 2}, "probe-steps=2 must be 1 with solver='moment'"),
+    ],
+)
+def test_a_solver_that_cannot_be_is_refused_in_the_plan(proxy, changes, told: str) -> None:
+    with pytest.raises(PolicyRefusal, match=told):
+        DPProbe().plan(question(proxy, **changes), proxy, rows_at_least=20)
 
 
 def test_the_plan_is_made_without_private_rows() -> None:
@@ -153,17 +197,20 @@ def test_every_noisy_sum_gets_the_planned_noise(proxy, monkeypatch) -> None:
     plan = mechanism.plan(question(proxy), proxy, rows_at_least=20)
     mechanism.release(rows, proxy, plan)
     shape = (proxy_basis(proxy).map.num_features, 2)
-    assert drawn == [((1,), plan.count_scale)] + [(shape, plan.gradient_scale)] * 6
+    assert drawn == [((1,), plan.count_scale)] + [(shape, r.scale) for r in plan.rounds]
 
 
-def test_the_sum_reaches_the_noise_at_its_true_sensitivity(proxy, monkeypatch) -> None:
+@pytest.mark.parametrize("solver", ROUNDS)
+def test_the_sum_reaches_the_noise_at_its_true_sensitivity(proxy, monkeypatch, solver) -> None:
     """What is noised, not only what is computed: remove one record, compare the sums."""
+    mechanism = DPProbe()
+    asked = question(proxy, solver=solver, probe_steps=ROUNDS[solver])
+    plan = mechanism.plan(asked, proxy, rows_at_least=20)
 
     def sums_of(rows: LabelledRows) -> list[np.ndarray]:
         sums = []
         monkeypatch.setattr(dp_probe, "add_noise", lambda s, scale: (sums.append(s), s * 0)[1])
-        mechanism = DPProbe()
-        mechanism.release(rows, proxy, mechanism.plan(question(proxy), proxy, rows_at_least=20))
+        mechanism.release(rows, proxy, plan)
         return sums
 
     rows = make_rows(60)
@@ -177,9 +224,9 @@ def test_the_sum_reaches_the_noise_at_its_true_sensitivity(proxy, monkeypatch) -
         )
         assert abs(int(whole[0][0] - rest[0][0])) == 1
         # With the noise held at zero the weights stay zero, so all rounds see the same state.
-        for with_record, without in zip(whole[1:], rest[1:], strict=True):
+        for this, with_record, without in zip(plan.rounds, whole[1:], rest[1:], strict=True):
             moved = (with_record - without).astype(object)
-            assert 0 < int((moved**2).sum()) <= CLIP_INTEGER**2
+            assert 0 < int((moved**2).sum()) <= this.clip**2
 
 
 def test_a_record_with_an_impossible_label_counts_as_nothing(proxy, monkeypatch) -> None:
@@ -214,10 +261,13 @@ def test_an_empty_site_answers_noise(proxy, num_classes: int) -> None:
     assert release.codes.shape == (400, num_classes - 1)
 
 
+@pytest.mark.parametrize("solver", ROUNDS)
 @pytest.mark.parametrize("num_classes", [2, 3])
-def test_with_enough_rows_the_teacher_learns_the_classes(proxy, num_classes: int) -> None:
+def test_with_enough_rows_the_teacher_learns_the_classes(proxy, num_classes, solver) -> None:
     mechanism, rows = DPProbe(), make_rows(20_000, num_classes)
-    asked = question(proxy, epsilon=2.0, num_classes=num_classes)
+    asked = question(
+        proxy, epsilon=2.0, num_classes=num_classes, solver=solver, probe_steps=ROUNDS[solver]
+    )
     plan = mechanism.plan(asked, proxy, rows_at_least=20)
     release, teacher = mechanism.release(rows, proxy, plan)
     fresh = make_rows(2_000, num_classes, seed=2)
@@ -231,7 +281,8 @@ def test_with_enough_rows_the_teacher_learns_the_classes(proxy, num_classes: int
 
 
 @pytest.mark.statistical
-def test_the_response_predicts_gain_and_noise() -> None:
+@pytest.mark.parametrize("solver", ROUNDS)
+def test_the_response_predicts_gain_and_noise(solver: str) -> None:
     """The law that the server inverts, against the spread of 60 releases of one data set.
 
     Along the leading eigenvectors the mean squared deviation over its prediction, averaged over 60
@@ -240,7 +291,7 @@ def test_the_response_predicts_gain_and_noise() -> None:
     """
     proxy = ProxySet(schema=numbers(COLUMNS), rows=make_rows(600, seed=5).rows)
     mechanism, rows, basis = DPProbe(), make_rows(4_000), proxy_basis(proxy)
-    asked = question(proxy, epsilon=0.5)
+    asked = question(proxy, epsilon=0.5, solver=solver, probe_steps=ROUNDS[solver])
     plan = mechanism.plan(asked, proxy, rows_at_least=20)
     releases = [mechanism.release(rows, proxy, plan) for _ in range(60)]
     weights = np.stack([teacher.weights for _, teacher in releases])
