@@ -63,7 +63,7 @@ def test_the_same_question_gets_the_same_codes_for_nothing(agent, question) -> N
 
 def next_to(field: str, value: object) -> object:
     """Another value, as near as may be: the next float, the next integer, another name."""
-    names = {"mechanism": "clipped", "proxy_sha256": "0" * 64}
+    names = {"mechanism": "clipped", "proxy_sha256": "0" * 64, "solver": "gradient"}
     if isinstance(value, float):
         return math.nextafter(value, 0.0)
     if isinstance(value, bool):

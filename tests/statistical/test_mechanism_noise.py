@@ -17,7 +17,7 @@ from tests.statistical.sampler import (
     shrunk,
     told,
 )
-from tests.statistical.worst_cases import WORST_CASES, WorstCase, every_mechanism
+from tests.statistical.worst_cases import WORST_CASES, WorstCase, every_clip, every_mechanism
 
 pytestmark = pytest.mark.statistical
 
@@ -139,7 +139,7 @@ def test_a_record_costs_what_the_event_says_and_no_more(case: WorstCase) -> None
     assert np.mean(found) >= claimed * case.sharpness
 
 
-@every_mechanism
+@every_clip
 def test_a_forgotten_clip_is_noticed(case: WorstCase, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin's noise is as it should be; only what one record adds is not bounded."""
     plan = case.plan(EPSILON, **case.provoked)

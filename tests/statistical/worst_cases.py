@@ -3,7 +3,7 @@
 A further mechanism needs one more entry in `WORST_CASES`: all tests of this folder take it up.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -53,7 +53,8 @@ class WorstCase:
         present: The data set with the record (for a site's guarantee: the site).
         absent: The data set without it.
         asked: Fields of the question that differ from the toy's.
-        forget_clip: Makes a twin that does not bound what a record adds.
+        forget_clip: Makes a twin that does not bound what a record adds; None where no clip binds
+            in the first vector, so that a twin would not be noticed for sure.
         provoked: Fields of the question that tempt that twin.
         sharpness: Share of the claimed rho that the two data sets use at least.
     """
@@ -62,7 +63,7 @@ class WorstCase:
     present: LabelledRows
     absent: LabelledRows
     asked: Mapping[str, object]
-    forget_clip: Callable[[pytest.MonkeyPatch], None]
+    forget_clip: Callable[[pytest.MonkeyPatch], None] | None = None
     provoked: Mapping[str, object] = field(default_factory=dict)
     sharpness: float = 0.99
 
@@ -95,8 +96,12 @@ def secret_and_others(num_classes: int = 2) -> tuple[LabelledRows, LabelledRows]
 
 
 def _probe_forgets(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(dp_probe, "CLIP", np.inf)
-    patch.setattr(dp_probe, "_CLIP_INTEGER", 2**31)
+    clipping = dp_probe.clipped_residuals
+    patch.setattr(
+        dp_probe,
+        "clipped_residuals",
+        lambda features, labels, weights, clip: clipping(features, labels, weights, clip=2**31),
+    )
 
 
 def _votes_forget(patch: pytest.MonkeyPatch) -> None:
@@ -132,9 +137,16 @@ WORST_CASES = (
         present=_PRESENT_OF_5,
         absent=_ABSENT_OF_5,
         # With five classes an unclipped residual is longer than the clip.
-        asked={"num_classes": 5, "probe_steps": 2},
+        asked={"num_classes": 5, "solver": "gradient", "probe_steps": 2},
         forget_clip=_probe_forgets,
         sharpness=0.6,  # the second step starts where the first one's noise has led
+    ),
+    WorstCase(
+        mechanism="dp-probe",
+        present=_PRESENT_OF_5,
+        absent=_ABSENT_OF_5,
+        asked={"num_classes": 5, "solver": "combined", "probe_steps": 2},
+        sharpness=0.6,
     ),
     WorstCase(
         mechanism="votes",
@@ -168,6 +180,14 @@ WORST_CASES = (
     ),
 )
 
-every_mechanism = pytest.mark.parametrize(
-    "case", [pytest.param(case, id=case.mechanism) for case in WORST_CASES]
-)
+
+def _each(cases: Iterable[WorstCase]) -> pytest.MarkDecorator:
+    names = [
+        pytest.param(case, id=" ".join(filter(None, (case.mechanism, case.asked.get("solver")))))
+        for case in cases
+    ]
+    return pytest.mark.parametrize("case", names)
+
+
+every_mechanism = _each(WORST_CASES)
+every_clip = _each(case for case in WORST_CASES if case.forget_clip)
