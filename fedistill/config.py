@@ -48,7 +48,9 @@ class RunConfig(BaseModel):
         "", description="the column that says whose row it is; empty: use `partition`"
     )
     unit_column: str = Field(
-        "", description="the column that groups the rows of one person; empty: a row is a person"
+        "",
+        description="the column that groups the rows of one person, to protect them as one; "
+        "empty: a row is a person",
     )
     ignore_columns: Annotated[str, AfterValidator(rules.columns)] = Field(
         "", description="comma-separated columns that are no features"

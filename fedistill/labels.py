@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int16]
 
+SOLVERS: Mapping[str, int] = {"combined": 3, "gradient": 6, "moment": 1}
+"""The solvers of `dp-probe`, and how many noised sums each takes unless a run says otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelQuestion:

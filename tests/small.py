@@ -22,6 +22,27 @@ def write_table(path: Path, num_rows: int = 1_500, num_classes: int = 2, seed: i
     return path
 
 
+def write_visits(path: Path, num_patients: int = 400) -> Path:
+    """Patients with one to nine visits each; whether a visit ends well depends on its values."""
+    random = np.random.default_rng(0)
+    patient = np.repeat(np.arange(num_patients), random.integers(1, 10, num_patients))
+    values = random.normal(size=(len(patient), 2)).round(4)
+    ill = (values[:, 0] + random.normal(size=len(patient)) * 0.3 > 0).astype(int)
+    lines = [f"p{who},{x},{y},{z}" for who, (x, y), z in zip(patient, values, ill, strict=True)]
+    path.write_text("\n".join(["patient,x,y,ill", *lines]) + "\n")
+    return path
+
+
+def visits_config(folder: Path, **changes: object) -> RunConfig:
+    """A config of three clinics that protects patients, not visits."""
+    visits = {
+        "dataset": str(write_visits(folder / "visits.csv")),
+        "label_column": "ill",
+        "unit_column": "patient",
+    }
+    return make_config(folder, **(visits | changes))
+
+
 def make_config(folder: Path, **changes: object) -> RunConfig:
     """A config of three sites on a small table; everything it writes lies below `folder`."""
     path = folder / "table.npz"

@@ -31,21 +31,23 @@ def register_rows(
         rows: The owner's private rows; its misfits are left out.
         proxy: The public proxy set that the owner approves.
         num_classes: Classes of the task, public.
-        rows_at_least: The site's public lower bound on its rows.
+        rows_at_least: The site's public lower bound on its rows, or on its units where they name
+            these.
         site: Whose rows these are, for the message; "" leaves it out.
 
     Raises:
         DataError: Columns differ from the proxy set's, a label is not in 0..num_classes-1, there
-            are fewer fitting rows than `rows_at_least`, or a value is infinite.
+            are fewer fitting rows, or units, than `rows_at_least`, or a value is infinite.
     """
     whose = f"site {site!r}: " if site else ""
     _check_shape(rows, whose)
     check_names(rows.columns, proxy.columns, whose)
     rows = _fitting(rows)
-    if len(rows.rows) < rows_at_least:
+    counted = "rows" if rows.units is None else "units"
+    if rows.num_units < rows_at_least:
         raise DataError(
-            f"{whose}rows={len(rows.rows)} must be at least rows-at-least={rows_at_least}: bring "
-            "more rows, use fewer sites, or declare a smaller rows-at-least"
+            f"{whose}{counted}={rows.num_units} must be at least rows-at-least={rows_at_least}: "
+            f"bring more {counted}, use fewer sites, or declare a smaller rows-at-least"
         )
     outside = (rows.labels < 0) | (rows.labels >= num_classes)
     if outside.any():

@@ -58,6 +58,11 @@ class LabelledRows:
     misfit: npt.NDArray[np.str_] | None = None
     units: Labels | None = None
 
+    @property
+    def num_units(self) -> int:
+        """Whom the rows are about, counted; without `units` each row is about somebody else."""
+        return len(self.rows) if self.units is None else len(np.unique(self.units))
+
     def take(self, index: npt.NDArray[np.intp]) -> "LabelledRows":
         """Copies of the rows at `index`, in that order."""
         return LabelledRows(

@@ -63,5 +63,5 @@ def _units(simulation: Simulation) -> list[str]:
     counts = np.concatenate([np.unique(codes, return_counts=True)[1] for codes in units])
     return [
         f"units: {len(counts):,}, the largest with {counts.max():,} rows; no unit is both public "
-        "and private. The guarantee of dp-probe is for one row, not for one unit"
+        "and private. The guarantee covers a unit with all its rows"
     ]

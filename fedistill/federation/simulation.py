@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from fedistill.config import RunConfig
 from fedistill.data import (
     LabelledRows,
@@ -28,14 +30,14 @@ from fedistill.federation.run_folder import (
     check_writable,
     ledger_path,
 )
-from fedistill.labels import LabelQuestion
-from fedistill.mechanisms import mechanism_named
-from fedistill.mechanisms.dp_probe import ROUNDS
+from fedistill.labels import SOLVERS, LabelQuestion
+from fedistill.mechanisms import Mechanism, mechanism_named, mechanisms_that_protect
 from fedistill.privacy.accountant import within_budget
+from fedistill.privacy.adjacency import Unit
 from fedistill.site import LocalAgent, Policy, open_ledger
 
 ROWS_AT_LEAST = 20
-"""What every simulated site declares in public about its number of rows."""
+"""What every simulated site declares in public about its number of rows, or of units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +105,7 @@ def question_of(config: RunConfig, simulation: Simulation, site: str = "") -> La
         epsilon=config.epsilon,
         delta=config.delta,
         solver=config.solver,
-        probe_steps=config.probe_steps or ROUNDS[config.solver],
+        probe_steps=config.probe_steps or SOLVERS[config.solver],
         num_classes=len(simulation.table.classes),
         proxy_sha256=simulation.proxy.sha256,
         teacher=teacher,
@@ -179,7 +181,10 @@ def _simulation(
     split = split_table(table, proxy_fraction=proxy_fraction, test_fraction=test_fraction)
     parts = partition_rows(split.private, partition, names, site_of_row=split.private_site)
     fitting = {site: int((rows.labels >= 0).sum()) for site, rows in parts.items()}
-    eligible = [site for site in parts if fitting[site] >= ROWS_AT_LEAST]
+    bounded = {
+        site: rows.take(np.flatnonzero(rows.labels >= 0)).num_units for site, rows in parts.items()
+    }
+    eligible = [site for site in parts if bounded[site] >= ROWS_AT_LEAST]
     return Simulation(
         table=table,
         proxy=split.proxy,
@@ -196,7 +201,8 @@ def _simulation(
             for site in eligible
         },
         left_out={
-            site: f"it has {fitting[site]} of the {ROWS_AT_LEAST} rows that rows-at-least asks for"
+            site: f"it has {bounded[site]} of the {ROWS_AT_LEAST} "
+            f"{'units' if unit_column else 'rows'} that rows-at-least asks for"
             for site in parts
             if site not in eligible
         },
@@ -210,7 +216,7 @@ def _policy(config: RunConfig, simulation: Simulation, site: str) -> Policy:
         site=site,
         population=_population(config, simulation, site),
         rows_at_least=ROWS_AT_LEAST,
-        unit=mechanism_named(config.mechanism_of(site)[0]).unit,
+        unit=_unit(config, mechanism_named(config.mechanism_of(site)[0])),
         total_epsilon=config.budget,
         epsilon_per_release=config.epsilon,
         delta=config.delta,
@@ -243,15 +249,39 @@ def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
     for question in dict.fromkeys(questions_of(config, simulation).values()):
         try:
             mechanism = mechanism_named(question.mechanism)
+            _check_unit(config, question.mechanism, mechanism)
             mechanism.plan(question, simulation.proxy, rows_at_least=ROWS_AT_LEAST)
         except PolicyRefusal as refusal:
             raise ConfigError(str(refusal)) from None
-        units.add(mechanism.unit)
+        units.add(_unit(config, mechanism))
     if len(units) > 1:
         raise ConfigError(
             f"site-mechanisms={config.site_mechanisms!r} mixes guarantees for "
             f"{' and '.join(sorted(units))}: choose mechanisms of one unit"
         )
+
+
+def _unit(config: RunConfig, mechanism: Mechanism) -> Unit:
+    """Whom a simulated site's policy protects: groups where a column names them, else records."""
+    if config.unit_column:
+        return Unit.GROUP
+    return Unit.SITE if mechanism.units == (Unit.SITE,) else Unit.RECORD
+
+
+def _check_unit(config: RunConfig, name: str, mechanism: Mechanism) -> None:
+    unit = _unit(config, mechanism)
+    if unit in mechanism.units:
+        return
+    asked = (
+        f"unit-column={config.unit_column!r} asks to protect all rows of a unit as one"
+        if config.unit_column
+        else "unit-column='' asks to protect single records"
+    )
+    raise ConfigError(
+        f"{asked}, and mechanism={name!r} guarantees {' or '.join(mechanism.units)} level: choose "
+        f"one of {', '.join(mechanisms_that_protect(unit))}, or "
+        + ("leave unit-column empty" if config.unit_column else "name a unit-column")
+    )
 
 
 def _check_budgets(config: RunConfig, simulation: Simulation) -> None:

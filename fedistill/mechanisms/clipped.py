@@ -3,15 +3,17 @@
 The honest baseline: what an institution would do first. The noise leaves answers that are no better
 than chance at an epsilon of 5, and little better below about 50. Use it to compare.
 
-Adjacency: add or remove one unit. Unit: record (`clipped`) or the whole site (`clipped-site`).
+Adjacency: add or remove one unit. Unit: record, or group where the rows name units (`clipped`), or
+the whole site (`clipped-site`).
 
 Release: the log-odds against class 0 that one teacher gives on all N proxy rows, N (K - 1)
 integers in steps of 2^-16 nats, scaled down together so that their L2 norm stays within R =
 `clip-norm`. The exact integer norm is checked; a matrix beyond it becomes zero.
 
-Sensitivity: two matrices of norm at most R lie at most 2R apart, whatever the teacher did with
-the record; nothing is assumed about how it learns, so PRIVACY rule 8 is not needed here. A site
-that joins or leaves adds a matrix of norm at most R to none, so the sum moves by at most R.
+Sensitivity: two matrices of norm at most R lie at most 2R apart, whatever the teacher did with a
+record, or with all records of a unit; nothing is assumed about how it learns, so PRIVACY rule 8 is
+not needed here. A site that joins or leaves adds a matrix of norm at most R to none, so the sum
+moves by at most R.
 
 Output law: the matrix plus independent discrete Gaussians of one scale; rho = sensitivity^2 /
 (2 scale^2) zCDP (Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential
@@ -28,15 +30,15 @@ from dp_accounting import ZCDpEvent
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.features import Expansion, proxy_basis
-from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse, SoftLabels
-from fedistill.mechanisms.linear_answers import fit_weights, log_odds_of, response_of_labels
+from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse
+from fedistill.mechanisms.linear_answers import fit_weights, response_of_labels
+from fedistill.mechanisms.linear_mechanism import LinearMechanism
 from fedistill.mechanisms.mechanism import Plan, Teacher
 from fedistill.privacy.accountant import calibrate_rho
-from fedistill.privacy.adjacency import Adjacency, Unit
+from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.discrete_gaussian import add_noise, scale_for
 from fedistill.privacy.grid import (
     LABEL_BOUND,
-    encode_log_odds,
     from_grid,
     squared_norms,
     to_grid,
@@ -77,12 +79,11 @@ class ClippedPlan(Plan):
         return (self.clip * _STEP) ** 2 / self.entries
 
 
-class Clipped:
-    """Record level; the law and its proof sketch stand in the module's docstring."""
+class Clipped(LinearMechanism):
+    """Record or group level; the law and its proof sketch stand in the module's docstring."""
 
     name = "clipped"
-    adjacency = Adjacency.ADD_REMOVE
-    unit = Unit.RECORD
+    units: tuple[Unit, ...] = (Unit.RECORD, Unit.GROUP)
     parameters: tuple[str, ...] = ("rows-at-least",)
     _matrices_moved = 2
     """L2 sensitivity in units of R."""
@@ -112,21 +113,7 @@ class Clipped:
         weights = fit_weights(
             basis, from_grid(noised, _STEP), variance=plan.variance, signal=plan.signal
         )
-        codes, scale = encode_log_odds(log_odds_of(basis.values, weights))
-        release = LabelRelease(
-            codes=codes,
-            scale=scale,
-            mechanism=self.name,
-            parameters={"rows-at-least": float(max(plan.rows_at_least, 1))},
-            proxy_sha256=proxy.sha256,
-            event=plan.event,
-        )
-        return release, Teacher(weights=weights)
-
-    def label(self, teacher: Teacher, proxy: ProxySet, rows: ProxySet) -> SoftLabels:
-        """The teacher's answers on other public rows."""
-        features = proxy_basis(proxy).features(rows.rows)
-        return SoftLabels(log_odds=log_odds_of(features, teacher.weights))
+        return self.answer(weights, proxy, plan, {"rows-at-least": plan.rows_at_least})
 
     def response(
         self, question: LabelQuestion, release: LabelRelease, proxy: ProxySet
@@ -172,7 +159,7 @@ class SiteClipped(Clipped):
     """Site level: hides whether the whole site took part, at half the noise of `Clipped`."""
 
     name = "clipped-site"
-    unit = Unit.SITE
+    units = (Unit.SITE,)
     _matrices_moved = 1
 
 

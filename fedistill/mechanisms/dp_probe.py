@@ -1,20 +1,22 @@
 """`dp-probe`: softmax regression on public features by noisy full-batch sums.
 
-Adjacency: add or remove one record. Unit: record.
+Adjacency: add or remove one unit. Unit: record, or group where the rows name units.
 
 Release: T gradient sums and one record count. In round t each record x contributes the integer
 matrix phi(x) r_t(x)^T, where phi(x) are its public features on the grid 2^-16 and r_t(x) its
 residual e_y - softmax(W_t^T phi(x)), clipped so that the contribution's L2 norm stays within the
-round's clip and rounded toward zero on the grid 2^-14. W_t is a function of earlier releases.
+round's clip, divided by the number of rows of x's unit (see `unit_weights`) and rounded toward zero
+on the grid 2^-14. W_t is a function of earlier releases.
 
 Solvers, which differ in their rounds alone: in the first round W is zero and the sum is the moment
 of phi and e_y - 1/K, whose norm is at most sqrt(1 - 1/K), so it is exact without clipping.
 `moment` is that round alone; `combined` lets gradient rounds, clipped to `CLIP`, follow it;
 `gradient` has gradient rounds only.
 
-Sensitivity: adding a record adds its contribution and leaves all others bit for bit as they were
-(PRIVACY rule 8), so a sum moves by at most its clip in L2 over all features and classes together;
-the exact integer norm is checked and a record beyond it contributes zero. The count moves by one.
+Sensitivity: adding a unit adds its records' contributions and leaves all others bit for bit as they
+were (PRIVACY rule 8). Each of its r records is at most clip / r long, so a sum moves by at most its
+clip in L2 over all features and classes together; the exact integer norm is checked and a record
+beyond it contributes zero. The count is of units and moves by one.
 
 Output law: each sum plus independent discrete Gaussians of one scale; rho = sensitivity^2 /
 (2 scale^2) zCDP a sum (Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential
@@ -26,7 +28,6 @@ noised count; no private value but the noised sums enters it.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -39,26 +40,25 @@ from fedistill.data.wording import suggestion
 from fedistill.errors import PolicyRefusal
 from fedistill.features import FEATURE_STEP, ProxyBasis, proxy_basis
 from fedistill.labels import (
+    SOLVERS,
     Floats,
     LabelQuestion,
     LabelRelease,
     LinearResponse,
-    SoftLabels,
     probabilities,
 )
+from fedistill.mechanisms.linear_mechanism import LinearMechanism
 from fedistill.mechanisms.mechanism import Plan, Teacher
+from fedistill.mechanisms.unit_weights import unit_sizes
 from fedistill.privacy.accountant import calibrate_rho
-from fedistill.privacy.adjacency import Adjacency, Unit
+from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.discrete_gaussian import add_noise, scale_for
-from fedistill.privacy.grid import encode_log_odds, exact_matmul, from_grid, squared_norms, to_grid
+from fedistill.privacy.grid import exact_matmul, from_grid, squared_norms, to_grid
 
 Integers = npt.NDArray[np.int64]
 
 CLIP = 0.7
 """L2 bound on a record's gradient phi(x) (e_y - p)^T; without clipping it is below sqrt(2)."""
-
-ROUNDS: Mapping[str, int] = {"combined": 3, "gradient": 6, "moment": 1}
-"""The solvers, and how many sums each releases when the question does not say."""
 
 STEP_SIZE = 1.0
 RIDGE_PER_NOISE = 2.83
@@ -105,12 +105,11 @@ class ProbePlan(Plan):
     count_scale: float
 
 
-class DPProbe:
+class DPProbe(LinearMechanism):
     """The default mechanism; the law and its proof sketch stand in the module's docstring."""
 
     name = "dp-probe"
-    adjacency = Adjacency.ADD_REMOVE
-    unit = Unit.RECORD
+    units: tuple[Unit, ...] = (Unit.RECORD, Unit.GROUP)
     parameters: tuple[str, ...] = ("noised-count",)
 
     def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> ProbePlan:
@@ -142,32 +141,18 @@ class DPProbe:
         if not isinstance(plan, ProbePlan):
             raise TypeError(f"plan must be a ProbePlan, not {type(plan).__name__}")
         basis = proxy_basis(proxy)
-        features, labels = _valid(basis.map.transform(rows.rows), rows.labels, plan)
-        noised = int(add_noise(np.array([len(labels)]), plan.count_scale)[0])
+        records = records_of(rows, basis, plan.question.num_classes)
+        noised = int(add_noise(np.array([records.num_units]), plan.count_scale)[0])
         count = max(noised, plan.rows_at_least, 1)
-        weights = np.zeros((features.shape[1], plan.question.num_classes))
+        weights = np.zeros((basis.map.num_features, plan.question.num_classes))
         for this in plan.rounds:
-            residuals = clipped_residuals(features, labels, weights, clip=this.clip)
-            exact_sum = _sum_of_contributions(features, residuals)
+            residuals = clipped_residuals(records, weights, clip=this.clip)
+            exact_sum = _sum_of_contributions(records.features, residuals)
             noisy_sum = add_noise(exact_sum, this.scale)
             gradient = from_grid(noisy_sum, _GRADIENT_STEP)
             gradient -= gradient.mean(axis=1, keepdims=True)
             weights = weights + STEP_SIZE * _preconditioned(basis, gradient, count, this.std)
-        codes, scale = encode_log_odds(_log_odds(basis.values, weights))
-        release = LabelRelease(
-            codes=codes,
-            scale=scale,
-            mechanism=self.name,
-            parameters={"noised-count": float(count)},
-            proxy_sha256=proxy.sha256,
-            event=plan.event,
-        )
-        return release, Teacher(weights=weights)
-
-    def label(self, teacher: Teacher, proxy: ProxySet, rows: ProxySet) -> SoftLabels:
-        """The teacher's answers on other public rows."""
-        basis = proxy_basis(proxy)
-        return SoftLabels(log_odds=_log_odds(basis.features(rows.rows), teacher.weights))
+        return self.answer(weights, proxy, plan, {"noised-count": count})
 
     def response(
         self, question: LabelQuestion, release: LabelRelease, proxy: ProxySet
@@ -205,8 +190,8 @@ def clips_of(question: LabelQuestion) -> tuple[int, ...]:
         PolicyRefusal: See `DPProbe.plan`.
     """
     solver, num_rounds = question.solver, question.probe_steps
-    if solver not in ROUNDS:
-        raise PolicyRefusal(f"solver={solver!r} must be a solver: {suggestion(solver, ROUNDS)}")
+    if solver not in SOLVERS:
+        raise PolicyRefusal(f"solver={solver!r} must be a solver: {suggestion(solver, SOLVERS)}")
     if solver == "moment" and num_rounds > 1:
         raise PolicyRefusal(
             f"probe-steps={num_rounds} must be 1 with solver='moment': leave it out, or choose "
@@ -217,32 +202,59 @@ def clips_of(question: LabelQuestion) -> tuple[int, ...]:
     return tuple(math.floor(clip / _GRADIENT_STEP) for clip in clips)
 
 
-def clipped_residuals(
-    features: Integers, labels: Integers, weights: Floats, *, clip: int
-) -> Integers:
-    """Each record's residual e_y - p, scaled so that phi r^T has L2 norm at most `clip`.
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Rows that may contribute.
 
-    Args:
+    Attributes:
         features: (num_rows, num_features), 2**16 stands for 1.
         labels: (num_rows,) class indices.
+        unit_sizes: (num_rows,) how many rows the row's unit has among these; at least 1.
+        num_units: How many units there are.
+    """
+
+    features: Integers
+    labels: Integers
+    unit_sizes: Integers
+    num_units: int
+
+
+def records_of(rows: LabelledRows, basis: ProxyBasis, num_classes: int) -> Records:
+    """Rows with a possible label; the others contribute nothing (PRIVACY rule 3)."""
+    valid = (rows.labels >= 0) & (rows.labels < num_classes)
+    kept = rows.take(np.flatnonzero(valid))
+    return Records(
+        features=basis.map.transform(kept.rows),
+        labels=kept.labels,
+        unit_sizes=unit_sizes(kept.units, np.ones(len(kept.labels), np.bool_)),
+        num_units=kept.num_units,
+    )
+
+
+def clipped_residuals(records: Records, weights: Floats, *, clip: int) -> Integers:
+    """Each record's residual e_y - p, its unit's phi r^T together at most `clip` in L2 norm.
+
+    Args:
+        records: Rows that may contribute.
         weights: (num_features, num_classes).
         clip: In steps of 2^-30.
 
     Returns:
-        (num_rows, num_classes) int64, 2**14 stands for 1. Row i depends on record i and on
-        `weights` alone; columns are combined one by one, never across rows.
+        (num_rows, num_classes) int64, 2**14 stands for 1. Row i depends on record i, on the size of
+        its unit and on `weights`; columns are combined one by one, never across rows.
     """
     # The bound is public and keeps the products exact, so no private row can make this raise.
     bounded = np.clip(weights, -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
-    logits = exact_matmul(features, to_grid(bounded, _WEIGHT_STEP))
+    logits = exact_matmul(records.features, to_grid(bounded, _WEIGHT_STEP))
     residuals = -_softmax_by_column(from_grid(logits, FEATURE_STEP * _WEIGHT_STEP))
-    residuals[np.arange(len(labels)), labels] += 1.0
-    squared_features = squared_norms(features)
+    residuals[np.arange(len(residuals)), records.labels] += 1.0
+    squared_features = squared_norms(records.features)
     norms = np.sqrt(_sum_of_columns(residuals * residuals))
     norms *= np.sqrt(squared_features) * FEATURE_STEP
     factor = np.minimum(1.0, clip * _GRADIENT_STEP / np.maximum(norms, 1e-12))
+    factor /= records.unit_sizes
     integers = to_grid(residuals * factor[:, None], _RESIDUAL_STEP)
-    within = squared_features * squared_norms(integers) <= clip**2
+    within = squared_features * squared_norms(integers) <= (clip // records.unit_sizes) ** 2
     kept: Integers = integers * within[:, None]
     return kept
 
@@ -254,12 +266,6 @@ def _sum_of_contributions(features: Integers, residuals: Integers) -> Integers:
         block = slice(start, start + _BLOCK_ROWS)
         total += exact_matmul(features[block].T, residuals[block])
     return total
-
-
-def _valid(features: Integers, labels: Integers, plan: Plan) -> tuple[Integers, Integers]:
-    """Records that may contribute; one with an impossible label contributes nothing."""
-    valid = (labels >= 0) & (labels < plan.question.num_classes)
-    return features[valid], labels[valid]
 
 
 def _softmax_by_column(logits: Floats) -> Floats:
@@ -289,11 +295,6 @@ def _preconditioned(
     along = basis.eigenvectors.T @ gradient
     step: Floats = basis.eigenvectors @ (along / _damping(basis, count, gradient_std)[:, None])
     return step
-
-
-def _log_odds(features: Floats, weights: Floats) -> Floats:
-    log_odds: Floats = features @ (weights[:, 1:] - weights[:, :1])
-    return log_odds
 
 
 def _unclipped_share(shares: Floats, basis: ProxyBasis, clip: float) -> float:

@@ -45,13 +45,23 @@ class Teacher:
 GROUP = "fedistill.mechanisms"
 """Entry points of this group name further mechanisms."""
 
+OURS = {
+    "dp-probe": "fedistill.mechanisms.dp_probe:DPProbe",
+    "clipped": "fedistill.mechanisms.clipped:Clipped",
+    "clipped-site": "fedistill.mechanisms.clipped:SiteClipped",
+    "sharded": "fedistill.mechanisms.sharded:Sharded",
+    "votes": "fedistill.mechanisms.votes:Votes",
+}
+"""Where our own mechanisms are; nobody can take their names."""
+
 
 class Mechanism(Protocol):
     """Private rows and a proxy set to a release. No method takes a random generator."""
 
     name: str
     adjacency: Adjacency
-    unit: Unit
+    units: tuple[Unit, ...]
+    """Whose presence it can hide at the planned cost; groups are those of `rows.units`."""
     parameters: tuple[str, ...]
     """Names of what a release states besides its codes; values of at least 1."""
 
@@ -83,18 +93,25 @@ def mechanism_named(name: str) -> Mechanism:
     class of this contract.
 
     Raises:
-        PolicyRefusal: There is none.
+        PolicyRefusal: There is none, or it does not say whom it protects.
     """
-    ours = {
-        "dp-probe": "fedistill.mechanisms.dp_probe:DPProbe",
-        "clipped": "fedistill.mechanisms.clipped:Clipped",
-        "clipped-site": "fedistill.mechanisms.clipped:SiteClipped",
-        "sharded": "fedistill.mechanisms.sharded:Sharded",
-        "votes": "fedistill.mechanisms.votes:Votes",
-    }
     theirs = {found.name: found.value for found in entry_points(group=GROUP)}
-    known = theirs | ours
+    known = theirs | OURS
     if name not in known:
         raise PolicyRefusal(f"mechanism={name!r} must be a mechanism: {suggestion(name, known)}")
     made: Mechanism = EntryPoint(name=name, value=known[name], group=GROUP).load()()
+    _check_units(name, getattr(made, "units", None))
     return made
+
+
+def mechanisms_that_protect(unit: Unit) -> list[str]:
+    """Names of our own mechanisms that can guarantee this unit."""
+    return [name for name in OURS if unit in mechanism_named(name).units]
+
+
+def _check_units(name: str, units: object) -> None:
+    if not isinstance(units, tuple) or not units or any(type(unit) is not Unit for unit in units):
+        raise PolicyRefusal(
+            f"mechanism={name!r}: units={units!r} must be a tuple of fedistill.privacy.adjacency."
+            "Unit: state in its class whom it protects, such as units = (Unit.RECORD,)"
+        )

@@ -1,13 +1,12 @@
 """`sharded`: many ordinary teachers on disjoint shards; the sum of their soft labels is noised.
 
-Adjacency: add or remove one record, or replace one; k, N and G below are public. Unit: record.
-Where the rows name units, a unit's rows lie in one shard, so a whole unit may be added, removed or
-replaced, and a record added or removed.
+Adjacency: add or remove one unit, or replace one; k, N and G below are public. Unit: record, or
+group where the rows name units: all rows of a unit lie in one shard.
 
 Release: for N proxy rows, the sum over k teachers of their soft labels, integers in steps of 1/G;
 and one count of records (of units, where the rows name theirs).
 
-Sensitivity: a record lies in one shard and a shard's rows alone decide its teacher's answers (see
+Sensitivity: a unit lies in one shard and a shard's rows alone decide its teacher's answers (see
 `shards`), so one teacher's answer a becomes b. In each of the N rows a and b are non-negative and
 sum to at most G, so |a - b|^2 = |a|^2 + |b|^2 - 2ab <= G^2 + G^2, and all rows and classes
 together move by at most sqrt(2 N) G in L2. The count moves by at most one.
@@ -34,14 +33,14 @@ from dp_accounting import ComposedDpEvent, ZCDpEvent
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.features import Expansion, ProxyBasis, proxy_basis
-from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse, SoftLabels
+from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse
+from fedistill.mechanisms.linear_mechanism import LinearMechanism
 from fedistill.mechanisms.mechanism import Plan, Teacher
 from fedistill.mechanisms.noised_shares import fit_noised_shares, response_of_shares
 from fedistill.mechanisms.shards import deal
 from fedistill.privacy.accountant import calibrate_rho
-from fedistill.privacy.adjacency import Adjacency, Unit
+from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.discrete_gaussian import add_noise, scale_for
-from fedistill.privacy.grid import encode_log_odds
 from fedistill.teachers import TeacherModel, TeachesMany, rehearse, teacher_named
 
 Integers = npt.NDArray[np.int64]
@@ -51,7 +50,7 @@ LARGEST_SUM = 2**16
 """G: the integers of a teacher's answer on one row sum to at most this."""
 
 COUNT_SHARE = 0.01
-"""Share of rho that pays for the noised record count."""
+"""Share of rho that pays for the noised count of units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ class ShardedPlan(Plan):
     Attributes:
         num_queries: Proxy rows that are answered: the first of the set.
         scale: Of the noise in the sum of answers, in steps of 1/G.
-        count_scale: Of the noise in the record count.
+        count_scale: Of the noise in the count of units.
     """
 
     num_queries: int
@@ -74,12 +73,11 @@ class ShardedPlan(Plan):
         return (self.scale / (self.question.shards * LARGEST_SUM)) ** 2
 
 
-class Sharded:
+class Sharded(LinearMechanism):
     """Teachers of any kind; the law and its proof sketch stand in the module's docstring."""
 
     name = "sharded"
-    adjacency = Adjacency.ADD_REMOVE
-    unit = Unit.RECORD
+    units: tuple[Unit, ...] = (Unit.RECORD, Unit.GROUP)
     parameters: tuple[str, ...] = ("noised-count",)
 
     def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> ShardedPlan:
@@ -106,28 +104,15 @@ class Sharded:
         shards = [(features[index], kept.labels[index]) for index in deal(kept, question.shards)]
         exact_sum = sum_of_answers(question, shards, _asked(proxy, plan))
         noised_sum = add_noise(exact_sum, plan.scale)
-        noised_count = int(add_noise(np.array([_num_units(kept)]), plan.count_scale)[0])
+        noised_count = int(add_noise(np.array([kept.num_units]), plan.count_scale)[0])
         basis = proxy_basis(proxy)
         weights = fit_noised_shares(
             basis.values[: plan.num_queries],
             noised_sum / (question.shards * LARGEST_SUM),
             variance=plan.share_variance,
         )
-        codes, scale = encode_log_odds(_log_odds(basis.values, weights))
-        release = LabelRelease(
-            codes=codes,
-            scale=scale,
-            mechanism=self.name,
-            parameters={"noised-count": float(max(noised_count, plan.rows_at_least, 1))},
-            proxy_sha256=proxy.sha256,
-            event=plan.event,
-        )
-        return release, Teacher(weights=weights)
-
-    def label(self, teacher: Teacher, proxy: ProxySet, rows: ProxySet) -> SoftLabels:
-        """The teacher's answers on other public rows."""
-        features = proxy_basis(proxy).features(rows.rows)
-        return SoftLabels(log_odds=_log_odds(features, teacher.weights))
+        count = max(noised_count, plan.rows_at_least)
+        return self.answer(weights, proxy, plan, {"noised-count": count})
 
     def response(
         self, question: LabelQuestion, release: LabelRelease, proxy: ProxySet
@@ -224,14 +209,5 @@ def sensitivity_of(num_queries: int) -> int:
     return math.isqrt(2 * num_queries * LARGEST_SUM**2 - 1) + 1
 
 
-def _num_units(rows: LabelledRows) -> int:
-    return len(rows.labels) if rows.units is None else len(np.unique(rows.units))
-
-
 def _asked(proxy: ProxySet, plan: ShardedPlan) -> npt.NDArray[np.float32]:
     return Expansion.of(proxy.schema).transform(proxy.rows[: plan.num_queries])
-
-
-def _log_odds(features: Floats, weights: Floats) -> Floats:
-    log_odds: Floats = features @ (weights[:, 1:] - weights[:, :1])
-    return log_odds

@@ -1,17 +1,19 @@
 """`votes`: each record adds its label to its public cell of the proxy set; counts are noised.
 
-Adjacency: add or remove one record. Unit: record.
+Adjacency: add or remove one unit. Unit: record, or group where the rows name units.
 
-Release: P * C cells by K classes of counts, C cells in each of P public partitions of the feature
-space (k-means on proxy rows alone).
+Release: P * C cells by K classes of counts in steps of 1/G, C cells in each of P public partitions
+of the feature space (k-means on proxy rows alone).
 
 Sensitivity: a record's cells depend on that record and on public centroids alone, by exact
-integers (PRIVACY rule 8), and a record adds 1 to one count in each partition. So the counts move
-by 1 in exactly P places, sqrt(P) in L2, whatever the size of the proxy set.
+integers (PRIVACY rule 8). A record of a unit with r valid records adds floor(G / r) to one count in
+each partition, r being 1 without units. So in each partition a unit adds non-negative integers that
+sum to at most G, and a vector's L2 norm is at most its L1 norm. Over all partitions the counts move
+by at most sqrt(P) G in L2, whatever the size of the proxy set and of the unit.
 
-Output law: counts plus independent discrete Gaussians of one scale; rho = P / (2 scale^2) zCDP
+Output law: counts plus independent discrete Gaussians of one scale; rho = P G^2 / (2 scale^2) zCDP
 (Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential Privacy", Theorem 14).
-Weights, labels on public rows, the stated count (all votes over P) and `response` are
+Weights, labels on public rows, the stated count (of units: all votes over P) and `response` are
 post-processing: softmax regression on the cells' centres, see `cell_regression`.
 
 A noised histogram (Dwork, McSherry, Nissim and Smith 2006, "Calibrating Noise to Sensitivity in
@@ -28,16 +30,19 @@ from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.features import proxy_basis
 from fedistill.features.public_cells import PublicCells, public_cells
-from fedistill.labels import LabelQuestion, LabelRelease, LinearResponse, SoftLabels
+from fedistill.labels import LabelQuestion, LabelRelease, LinearResponse
 from fedistill.mechanisms.cell_regression import NoisedVotes, fit_votes, response_of_votes
-from fedistill.mechanisms.linear_answers import log_odds_of
+from fedistill.mechanisms.linear_mechanism import LinearMechanism
 from fedistill.mechanisms.mechanism import Plan, Teacher
+from fedistill.mechanisms.unit_weights import row_bounds
 from fedistill.privacy.accountant import calibrate_rho
-from fedistill.privacy.adjacency import Adjacency, Unit
+from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.discrete_gaussian import add_noise, scale_for_squared
-from fedistill.privacy.grid import encode_log_odds
 
 Integers = npt.NDArray[np.int64]
+
+VOTE = 2**16
+"""G: what a unit adds to the counts of each partition at most."""
 
 MOST_CELLS = 10_000
 MOST_PARTITIONS = 100
@@ -46,17 +51,21 @@ MOST_PARTITIONS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class VotesPlan(Plan):
-    """A planned release; `scale` is that of the noise in each count."""
+    """A planned release; `scale` is that of the noise in each count, in steps of 1/G."""
 
     scale: float
 
+    @property
+    def std(self) -> float:
+        """Of the noise in each count, in votes."""
+        return self.scale / VOTE
 
-class Votes:
+
+class Votes(LinearMechanism):
     """Counts in public cells; the law and its proof sketch stand in the module's docstring."""
 
     name = "votes"
-    adjacency = Adjacency.ADD_REMOVE
-    unit = Unit.RECORD
+    units: tuple[Unit, ...] = (Unit.RECORD, Unit.GROUP)
     parameters: tuple[str, ...] = ("noised-count",)
 
     def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> VotesPlan:
@@ -68,10 +77,11 @@ class Votes:
         _check("cells", question.cells, MOST_CELLS)
         _check("partitions", question.partitions, MOST_PARTITIONS)
         rho = calibrate_rho(question.epsilon, question.delta, self.adjacency)
-        scale = scale_for_squared(question.partitions, rho)
+        squared = question.partitions * VOTE**2
+        scale = scale_for_squared(squared, rho)
         return VotesPlan(
             question=question,
-            event=ZCDpEvent(rho=0.5 * question.partitions / scale**2),
+            event=ZCDpEvent(rho=0.5 * squared / scale**2),
             rows_at_least=rows_at_least,
             scale=scale,
         )
@@ -84,29 +94,15 @@ class Votes:
             raise TypeError(f"plan must be a VotesPlan, not {type(plan).__name__}")
         question, basis, cells = plan.question, proxy_basis(proxy), _cells(plan.question, proxy)
         features = basis.map.transform(rows.rows)
-        exact = count_votes(cells, features, rows.labels, question.num_classes)
+        exact = count_votes(cells, features, rows.labels, question.num_classes, units=rows.units)
         votes = NoisedVotes(
-            counts=add_noise(exact, plan.scale).astype(np.float64),
-            scale=plan.scale,
+            counts=add_noise(exact, plan.scale) / VOTE,
+            scale=plan.std,
             cells=cells,
             rows_at_least=plan.rows_at_least,
         )
         weights = fit_votes(basis, votes)
-        codes, scale = encode_log_odds(log_odds_of(basis.values, weights))
-        release = LabelRelease(
-            codes=codes,
-            scale=scale,
-            mechanism=self.name,
-            parameters={"noised-count": votes.count},
-            proxy_sha256=proxy.sha256,
-            event=plan.event,
-        )
-        return release, Teacher(weights=weights)
-
-    def label(self, teacher: Teacher, proxy: ProxySet, rows: ProxySet) -> SoftLabels:
-        """The teacher's answers on other public rows."""
-        features = proxy_basis(proxy).features(rows.rows)
-        return SoftLabels(log_odds=log_odds_of(features, teacher.weights))
+        return self.answer(weights, proxy, plan, {"noised-count": votes.count})
 
     def response(
         self, question: LabelQuestion, release: LabelRelease, proxy: ProxySet
@@ -117,26 +113,36 @@ class Votes:
             proxy_basis(proxy),
             release.log_odds,
             _cells(question, proxy),
-            scale=plan.scale,
+            scale=plan.std,
             count=release.parameters["noised-count"],
         )
 
 
 def count_votes(
-    cells: PublicCells, features: Integers, labels: Integers, num_classes: int
+    cells: PublicCells,
+    features: Integers,
+    labels: Integers,
+    num_classes: int,
+    *,
+    units: Integers | None = None,
 ) -> Integers:
-    """What is noised: records of each label in each cell, (num_cells, num_classes).
+    """What is noised: votes for each label in each cell, (num_cells, num_classes), in steps of 1/G.
 
     Args:
         cells: The public cells.
         features: (num_rows, num_features) in steps of `FEATURE_STEP`.
         labels: (num_rows,); a record with an impossible label votes nowhere.
         num_classes: Classes of the task.
+        units: (num_rows,) whose vote a record shares; None gives each record a vote of its own.
     """
     valid = (labels >= 0) & (labels < num_classes)
     places = cells.assign(features[valid]) * num_classes + labels[valid]
-    counts = np.bincount(places.ravel(), minlength=cells.num_cells * num_classes)
-    return counts.astype(np.int64).reshape(cells.num_cells, num_classes)
+    counts = np.zeros(cells.num_cells * num_classes, np.int64)
+    added = row_bounds(VOTE, units, valid)[valid]
+    # One partition at a time: numpy 2.4's `add.at` reads beyond values that it has to broadcast.
+    for partition in places:
+        np.add.at(counts, partition, added)
+    return counts.reshape(cells.num_cells, num_classes)
 
 
 def _check(field: str, value: int, most: int) -> None:

@@ -5,7 +5,7 @@ charge, release, receipt.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.labels import LabelQuestion, LabelRelease
 from fedistill.mechanisms import Teacher, mechanism_named
+from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.grid import encode_log_odds
 from fedistill.privacy.ledger import Ledger, StoredRelease
 from fedistill.privacy.receipts import Receipt, append_receipt
@@ -64,11 +65,12 @@ class LocalAgent:
             LedgerError: The ledger cannot vouch for the budget.
         """
         mechanism = mechanism_named(question.mechanism)
-        self.policy.check(question, unit=mechanism.unit, adjacency=mechanism.adjacency)
+        self.policy.check(question, units=mechanism.units, adjacency=mechanism.adjacency)
         if question.num_classes != self.rows.num_classes:
             raise PolicyRefusal(
                 f"num_classes={question.num_classes} must be {self.rows.num_classes}, as registered"
             )
+        rows = _rows_for(self.policy, self.rows)
         plan = mechanism.plan(question, self.proxy, rows_at_least=self.policy.rows_at_least)
         with open_ledger(self.policy, self.ledger_path, create=True) as ledger:
             stored = ledger.cached(question.sha256)
@@ -88,7 +90,7 @@ class LocalAgent:
                 budget_epsilon=self.policy.total_epsilon,
                 delta=self.policy.delta,
             )
-            release, teacher = mechanism.release(self.rows, self.proxy, plan)
+            release, teacher = mechanism.release(rows, self.proxy, plan)
             encoded = encode_release(release)
             ledger.store(charge, encoded, teacher.weights.tobytes())
             self._write_receipt(ledger, question, encoded, epsilon=charge.epsilon, cached=False)
@@ -163,6 +165,22 @@ def open_ledger(policy: Policy, path: Path, *, create: bool) -> Ledger:
         unit=policy.unit,
         create=create,
     )
+
+
+def _rows_for(policy: Policy, rows: LabelledRows) -> LabelledRows:
+    """The rows as the policy's unit groups them: below group level each row is a unit.
+
+    Raises:
+        PolicyRefusal: The policy protects groups and the registered rows name none.
+    """
+    if policy.unit is not Unit.GROUP:
+        return replace(rows, units=None)
+    if rows.units is None:
+        raise PolicyRefusal(
+            f"policy of {policy.site}: unit={policy.unit} must have rows that name their units: "
+            "register them with a unit column"
+        )
+    return rows
 
 
 def _in_words(question: LabelQuestion, num_proxy: int) -> str:

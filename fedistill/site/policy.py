@@ -26,7 +26,9 @@ class Policy(BaseModel):
 
     site: str = Field(description="public name of the site")
     population: str = Field(description="whom the rows are about; the budget belongs to them")
-    rows_at_least: int = Field(ge=1, description="public lower bound on the number of rows")
+    rows_at_least: int = Field(
+        ge=1, description="public lower bound on the number of rows; of units, where unit is group"
+    )
     adjacency: Adjacency = Adjacency.ADD_REMOVE
     unit: Unit = Unit.RECORD
     total_epsilon: float = Field(gt=0, description="budget of the population, over all releases")
@@ -62,8 +64,15 @@ class Policy(BaseModel):
         partial.chmod(0o600)
         partial.replace(path)
 
-    def check(self, question: LabelQuestion, *, unit: Unit, adjacency: Adjacency) -> None:
+    def check(
+        self, question: LabelQuestion, *, units: tuple[Unit, ...], adjacency: Adjacency
+    ) -> None:
         """Refuse a question that asks for more than a clause allows.
+
+        Args:
+            question: What the server asks.
+            units: Whose presence the mechanism that it names can hide.
+            adjacency: What that mechanism guarantees.
 
         Raises:
             PolicyRefusal: Names the clause, the value asked for and the bound.
@@ -92,8 +101,11 @@ class Policy(BaseModel):
             self._refuse("delta", question.delta, f"at most {self.delta}")
         if self.delta * self.rows_at_least >= 1:
             self._refuse("delta", self.delta, f"below 1 / rows-at-least = {1 / self.rows_at_least}")
-        if (unit, adjacency) != (self.unit, self.adjacency):
-            self._refuse("unit, adjacency", (unit, adjacency), f"{self.unit}, {self.adjacency}")
+        gives = f"what {question.mechanism} guarantees"
+        if self.unit not in units:
+            self._refuse("unit", self.unit, f"{gives}, {' or '.join(units)}: allow another")
+        if self.adjacency != adjacency:
+            self._refuse("adjacency", self.adjacency, f"{gives}, {adjacency}: allow another")
 
     def _refuse(self, clause: str, value: object, bound: str) -> None:
         raise PolicyRefusal(f"policy of {self.site}: {clause}={value} must be {bound}")

@@ -113,7 +113,7 @@ def with_misfits(private: LabelledRows, reasons: dict[int, str]) -> LabelledRows
 def test_misfits_are_left_out(private: LabelledRows, proxy: ProxySet) -> None:
     units = np.arange(301) // 2
     rows = replace(with_misfits(private, {0: "bad", 300: "worse"}), units=units)
-    registered = register_rows(rows, proxy, num_classes=2, rows_at_least=299)
+    registered = register_rows(rows, proxy, num_classes=2, rows_at_least=150)
     assert np.array_equal(registered.rows, private.rows[1:300])
     assert np.array_equal(registered.labels, private.labels[1:300])
     assert registered.misfit is None
@@ -125,6 +125,12 @@ def test_only_fitting_rows_count(private: LabelledRows, proxy: ProxySet) -> None
     rows = with_misfits(private, {0: "bad", 300: "worse"})
     message = refusal(rows, proxy, rows_at_least=300, site="bank_a")
     assert message.startswith("site 'bank_a': rows=299 must be at least rows-at-least=300")
+
+
+def test_where_rows_name_units_units_must_be_enough(private: LabelledRows, proxy: ProxySet) -> None:
+    rows = replace(private, units=np.arange(301) // 100)
+    message = refusal(rows, proxy, rows_at_least=5)
+    assert message.startswith("units=4 must be at least rows-at-least=5: bring more units")
 
 
 def test_the_most_frequent_reasons_are_said_first(private: LabelledRows) -> None:

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from fedistill.data import ProxySet, numbers
 from fedistill.distill import target
-from fedistill.distill.target import MODEL_ERROR, build_ensemble
+from fedistill.distill.target import MODEL_ERROR, POWERS, build_ensemble
 from fedistill.features import proxy_basis
 from fedistill.labels import LabelRelease, LinearResponse, probabilities
 from fedistill.privacy.grid import encode_log_odds
@@ -63,7 +63,7 @@ def test_labels_of_the_target_are_those_of_its_weights(basis) -> None:
 
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_the_target_is_the_posterior_mean(basis, num_classes: int) -> None:
-    """Oracle: the prior variance by a scalar optimiser, then the textbook normal posterior."""
+    """Oracle: power and prior by a scalar optimiser, then the textbook normal posterior."""
     gain, noise = np.linspace(0.2, 0.9, len(basis.eigenvalues)), 0.5
     truth = basis.eigenvectors.T @ draw_truth(basis, num_classes=num_classes, scale=2.0)
     random = np.random.default_rng(2)
@@ -75,22 +75,41 @@ def test_the_target_is_the_posterior_mean(basis, num_classes: int) -> None:
     shares = probabilities(release.log_odds)
     curvature = (shares * (1 - shares)).sum() / (num_classes - 1) / len(shares)
     proxies = MODEL_ERROR * gain**2 / (len(shares) * curvature * basis.eigenvalues)
-    variance = noise + proxies
+    relative = basis.eigenvalues / basis.eigenvalues.max()
 
-    def surprise(log_prior: float) -> float:
-        std = np.sqrt(gain**2 * np.exp(log_prior) + variance)[:, None]
+    def surprise(log_prior: float, power: float, error: float) -> float:
+        prior = np.exp(log_prior) * relative**power
+        std = np.sqrt(gain**2 * prior + noise + error * proxies)[:, None]
         # num_classes coordinates that sum to zero count as num_classes - 1 independent ones.
         density = norm.logpdf(answer, scale=std) + np.log(std * np.sqrt(2 * np.pi))
         return float(-density.sum() + (num_classes - 1) * np.log(std).sum())
 
-    prior = np.exp(minimize_scalar(surprise, bounds=(-7, 14), method="bounded").x)
-    expected = basis.eigenvectors @ (
-        (gain * prior / (gain**2 * prior + variance))[:, None] * answer
-    )
+    def fitted(power: float, error: float):
+        return minimize_scalar(surprise, args=(power, error), bounds=(-7, 14), method="bounded")
+
+    errors = 2.0 ** np.arange(-3, 4)
+    power = min(POWERS, key=lambda p: min(fitted(p, error).fun for error in errors))
+    prior = np.exp(fitted(power, 1.0).x) * relative**power
+    shrinkage = gain * prior / (gain**2 * prior + noise + proxies)
+    expected = basis.eigenvectors @ (shrinkage[:, None] * answer)
     # The prior is fitted on a grid of steps of a quarter, and codes are rounded.
     got = ensemble.weights
     error = np.linalg.norm(got - expected) / np.linalg.norm(expected)
     assert error < 0.08
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_the_power_of_the_prior_is_found(basis, exact_law, power: float) -> None:
+    """Truths that live where proxy rows vary are told from truths that live everywhere."""
+    relative = basis.eigenvalues / basis.eigenvalues.max()
+    along = np.random.default_rng(4).normal(size=(len(relative), 2)) * 3.0
+    along *= relative[:, None] ** (power / 2)
+    along -= along.mean(axis=1, keepdims=True)
+    noise = np.full(len(relative), 1e-3)
+    found = target._prior_variances(along, np.ones(len(relative)), noise, noise, basis.eigenvalues)
+    small = relative < 0.9
+    ratio = np.log(found[small] / found.max()) / np.log(relative[small])
+    assert np.median(ratio) == pytest.approx(power, abs=0.01)
 
 
 def test_without_noise_and_shrinkage_the_target_is_the_average(basis, exact_law) -> None:

@@ -12,7 +12,7 @@ from fedistill.federation.data_summary import describe
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import ROWS_AT_LEAST, prepare, prepare_data
 from tests.federation.conftest import Spy, run
-from tests.small import make_config
+from tests.small import make_config, visits_config
 
 CITIES = ("Bonn", "Köln", "Ulm")
 UNKNOWN_CITY = "Atlantis"
@@ -152,17 +152,9 @@ def test_the_summary_of_the_data_names_kinds_classes_and_sites(tmp_path) -> None
     assert "policies: written for the sites" in words
 
 
-def test_units_are_recorded_and_the_guarantee_is_not_overstated(tmp_path) -> None:
-    random = np.random.default_rng(0)
-    path = tmp_path / "visits.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("patient", "x", "ill"))
-        for visit in range(1200):
-            x = random.normal()
-            writer.writerow((visit // 4, f"{x:.4f}", int(x + random.normal() > 0)))
-    config = make_config(tmp_path, dataset=str(path), label_column="ill", unit_column="patient")
+def test_units_are_counted_and_the_guarantee_is_said_to_cover_them(tmp_path) -> None:
+    config = visits_config(tmp_path, mechanism="votes")
     words = describe(prepare_data(config))
     assert "units: " in words
-    assert "the largest with 4 rows" in words
-    assert "not for one unit" in words
+    assert "the largest with 9 rows" in words
+    assert "The guarantee covers a unit with all its rows" in words

@@ -125,7 +125,8 @@ def test_the_plan_costs_what_was_asked_and_no_more(proxy, epsilon, mechanism, ma
 def test_site_level_says_so_and_takes_half_the_noise(proxy) -> None:
     record = Clipped().plan(ask(proxy, "clipped"), proxy, rows_at_least=20)
     site = SiteClipped().plan(ask(proxy, "clipped-site"), proxy, rows_at_least=20)
-    assert (Clipped.unit, SiteClipped.unit) == (Unit.RECORD, Unit.SITE)
+    assert Clipped.units == (Unit.RECORD, Unit.GROUP)
+    assert SiteClipped.units == (Unit.SITE,)
     assert site.scale == pytest.approx(record.scale / 2)
 
 

@@ -1,5 +1,6 @@
 import inspect
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,18 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from fedistill.data import LabelledRows, ProxySet, numbers
-from fedistill.features import FEATURE_STEP, proxy_basis
-from fedistill.labels import LabelQuestion, probabilities
-from fedistill.mechanisms import dp_probe
 from fedistill.errors import PolicyRefusal
-from fedistill.mechanisms.dp_probe import CLIP, ROUNDS, DPProbe, clipped_residuals, clips_of
+from fedistill.features import FEATURE_STEP, proxy_basis
+from fedistill.labels import SOLVERS, LabelQuestion, probabilities
+from fedistill.mechanisms import dp_probe
+from fedistill.mechanisms.dp_probe import (
+    CLIP,
+    DPProbe,
+    Records,
+    clipped_residuals,
+    clips_of,
+)
+from fedistill.mechanisms.unit_weights import unit_sizes
 from fedistill.privacy.accountant import epsilon_of
 from fedistill.privacy.grid import exact_matmul, squared_norms, to_grid
 
@@ -55,16 +63,53 @@ def features_and_weights(seed: int, num_rows: int, num_classes: int):
     return to_grid(rows, FEATURE_STEP), labels, weights
 
 
+def records(features, labels, units=None) -> Records:
+    sizes = unit_sizes(units, np.ones(len(labels), np.bool_))
+    return Records(
+        features=features, labels=labels, unit_sizes=sizes, num_units=round((1 / sizes).sum())
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 12), most=st.integers(1, 30))
+def test_adding_a_unit_moves_the_sum_by_at_most_the_clip(seed, classes: int, most: int) -> None:
+    """All rows of one person together stay within the bound of one row."""
+    features, labels, weights = features_and_weights(seed, 80, classes)
+    units = np.random.default_rng(seed).integers(most, size=80)
+    # One person's rows all alike: the case in which nothing cancels.
+    features[units == 0], labels[units == 0] = features[0], labels[0]
+    whole = clipped_residuals(records(features, labels, units), weights, clip=CLIP_INTEGER)
+    total = exact_matmul(features.T, whole)
+    for unit in (0, most - 1):
+        kept = units != unit
+        without = records(features[kept], labels[kept], units[kept])
+        rest = clipped_residuals(without, weights, clip=CLIP_INTEGER)
+        np.testing.assert_array_equal(rest, whole[kept])
+        moved = (total - exact_matmul(features[kept].T, rest)).astype(object)
+        assert int((moved**2).sum()) <= CLIP_INTEGER**2
+
+
+def test_a_unit_of_many_rows_counts_as_one_of_one_row(proxy, monkeypatch) -> None:
+    monkeypatch.setattr(dp_probe, "add_noise", lambda sums, scale: sums)
+    mechanism, once = DPProbe(), make_rows(120)
+    plan = mechanism.plan(question(proxy), proxy, rows_at_least=1)
+    tenfold = replace(once.take(np.repeat(np.arange(120), 10)), units=np.repeat(np.arange(120), 10))
+    release, _ = mechanism.release(once, proxy, plan)
+    same, _ = mechanism.release(tenfold, proxy, plan)
+    assert release.parameters == same.parameters == {"noised-count": 120.0}
+    np.testing.assert_allclose(release.log_odds, same.log_odds, atol=0.02)
+
+
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 12))
 def test_adding_a_record_moves_the_sum_by_at_most_the_clip(seed: int, classes: int) -> None:
     """The sensitivity of PRIVACY's table, in exact integers, over the whole matrix at once."""
     features, labels, weights = features_and_weights(seed, 50, classes)
-    residuals = clipped_residuals(features, labels, weights, clip=CLIP_INTEGER)
+    residuals = clipped_residuals(records(features, labels), weights, clip=CLIP_INTEGER)
     total = exact_matmul(features.T, residuals)
     for left_out in (0, 17, 49):
         kept = np.arange(50) != left_out
-        rest = clipped_residuals(features[kept], labels[kept], weights, clip=CLIP_INTEGER)
+        rest = clipped_residuals(records(features[kept], labels[kept]), weights, clip=CLIP_INTEGER)
         moved = (total - exact_matmul(features[kept].T, rest)).astype(object)
         assert int((moved**2).sum()) <= CLIP_INTEGER**2
 
@@ -74,10 +119,11 @@ def test_adding_a_record_moves_the_sum_by_at_most_the_clip(seed: int, classes: i
 def test_a_records_integers_do_not_depend_on_the_other_rows(seed: int, classes: int) -> None:
     """PRIVACY rule 8."""
     features, labels, weights = features_and_weights(seed, 200, classes)
-    whole = clipped_residuals(features, labels, weights, clip=CLIP_INTEGER)
+    whole = clipped_residuals(records(features, labels), weights, clip=CLIP_INTEGER)
     kept = np.flatnonzero(np.random.default_rng(seed).random(200) < 0.4)
     np.testing.assert_array_equal(
-        clipped_residuals(features[kept], labels[kept], weights, clip=CLIP_INTEGER), whole[kept]
+        clipped_residuals(records(features[kept], labels[kept]), weights, clip=CLIP_INTEGER),
+        whole[kept],
     )
 
 
@@ -85,14 +131,16 @@ def test_a_records_integers_do_not_depend_on_the_other_rows(seed: int, classes: 
 def test_wild_weights_do_not_raise(size: float) -> None:
     """PRIVACY rule 3: whether a site answers must not depend on its rows."""
     features, labels, weights = features_and_weights(5, 40, 3)
-    residuals = clipped_residuals(features, labels, np.sign(weights) * size, clip=CLIP_INTEGER)
+    residuals = clipped_residuals(
+        records(features, labels), np.sign(weights) * size, clip=CLIP_INTEGER
+    )
     total = exact_matmul(features.T, residuals)
     assert np.isfinite(total).all()
 
 
 def test_small_gradients_are_not_clipped() -> None:
     features, labels, weights = features_and_weights(3, 300, 3)
-    residuals = clipped_residuals(features, labels, weights, clip=CLIP_INTEGER) * 2.0**-14
+    residuals = clipped_residuals(records(features, labels), weights, clip=CLIP_INTEGER) * 2.0**-14
     exact = np.eye(3)[labels] - probabilities(
         (features * FEATURE_STEP) @ (weights[:, 1:] - weights[:, :1])
     )
@@ -140,7 +188,7 @@ def test_solvers_differ_in_their_rounds_alone(proxy, num_classes: int) -> None:
     moment = math.floor(math.sqrt(1 - 1 / num_classes) * 2**30)
     clips = {
         solver: clips_of(question(proxy, solver=solver, probe_steps=n, num_classes=num_classes))
-        for solver, n in ROUNDS.items()
+        for solver, n in SOLVERS.items()
     }
     assert clips == {
         "moment": (moment,),
@@ -157,7 +205,7 @@ def test_the_moment_is_never_clipped(seed: int, classes: int) -> None:
     features[0, 0] = 2**16  # the longest row there may be
     clip = math.floor(math.sqrt(1 - 1 / classes) * 2**30)
     zero = np.zeros((features.shape[1], classes))
-    residuals = clipped_residuals(features, labels, zero, clip=clip)
+    residuals = clipped_residuals(records(features, labels), zero, clip=clip)
     exact = (np.eye(classes)[labels] - 1 / classes) * 2**14
     assert np.abs(residuals - exact).max() < 1.0 + 1e-6
 
@@ -200,11 +248,11 @@ def test_every_noisy_sum_gets_the_planned_noise(proxy, monkeypatch) -> None:
     assert drawn == [((1,), plan.count_scale)] + [(shape, r.scale) for r in plan.rounds]
 
 
-@pytest.mark.parametrize("solver", ROUNDS)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_the_sum_reaches_the_noise_at_its_true_sensitivity(proxy, monkeypatch, solver) -> None:
     """What is noised, not only what is computed: remove one record, compare the sums."""
     mechanism = DPProbe()
-    asked = question(proxy, solver=solver, probe_steps=ROUNDS[solver])
+    asked = question(proxy, solver=solver, probe_steps=SOLVERS[solver])
     plan = mechanism.plan(asked, proxy, rows_at_least=20)
 
     def sums_of(rows: LabelledRows) -> list[np.ndarray]:
@@ -261,12 +309,12 @@ def test_an_empty_site_answers_noise(proxy, num_classes: int) -> None:
     assert release.codes.shape == (400, num_classes - 1)
 
 
-@pytest.mark.parametrize("solver", ROUNDS)
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_with_enough_rows_the_teacher_learns_the_classes(proxy, num_classes, solver) -> None:
     mechanism, rows = DPProbe(), make_rows(20_000, num_classes)
     asked = question(
-        proxy, epsilon=2.0, num_classes=num_classes, solver=solver, probe_steps=ROUNDS[solver]
+        proxy, epsilon=2.0, num_classes=num_classes, solver=solver, probe_steps=SOLVERS[solver]
     )
     plan = mechanism.plan(asked, proxy, rows_at_least=20)
     release, teacher = mechanism.release(rows, proxy, plan)
@@ -281,7 +329,7 @@ def test_with_enough_rows_the_teacher_learns_the_classes(proxy, num_classes, sol
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("solver", ROUNDS)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_the_response_predicts_gain_and_noise(solver: str) -> None:
     """The law that the server inverts, against the spread of 60 releases of one data set.
 
@@ -291,7 +339,7 @@ def test_the_response_predicts_gain_and_noise(solver: str) -> None:
     """
     proxy = ProxySet(schema=numbers(COLUMNS), rows=make_rows(600, seed=5).rows)
     mechanism, rows, basis = DPProbe(), make_rows(4_000), proxy_basis(proxy)
-    asked = question(proxy, epsilon=0.5, solver=solver, probe_steps=ROUNDS[solver])
+    asked = question(proxy, epsilon=0.5, solver=solver, probe_steps=SOLVERS[solver])
     plan = mechanism.plan(asked, proxy, rows_at_least=20)
     releases = [mechanism.release(rows, proxy, plan) for _ in range(60)]
     weights = np.stack([teacher.weights for _, teacher in releases])

@@ -16,6 +16,7 @@ from fedistill.features import proxy_basis
 from fedistill.labels import LabelQuestion, probabilities
 from fedistill.mechanisms import mechanism_named
 from fedistill.mechanisms.dp_probe import DPProbe
+from fedistill.mechanisms.mechanism import GROUP
 from fedistill.privacy.receipts import read_receipts
 from fedistill.site import LocalAgent, Policy
 from fedistill.teachers import teacher_named
@@ -135,6 +136,22 @@ def test_its_teacher_is_trained_where_the_policy_allows_it(tmp_path) -> None:
     assert agent.labels(asked).codes.shape == (200, 2)
     with pytest.raises(PolicyRefusal, match="teachers"):
         site_of(tmp_path, mechanisms=("clipped",)).labels(asked)
+
+
+@pytest.mark.parametrize("stated", ["unit = Unit.RECORD", "units = 'group'", "units = ()"])
+def test_a_mechanism_that_does_not_say_whom_it_protects_is_refused(
+    tmp_path, monkeypatch, stated: str
+) -> None:
+    """Of an older contract, or careless: refused before a site plans or charges anything."""
+    install(tmp_path, monkeypatch, f"[{GROUP}]\ncareless = careless:Careless\n")
+    (tmp_path / "careless.py").write_text(
+        f"from fedistill.privacy.adjacency import Unit\n\nclass Careless:\n    {stated}\n"
+    )
+    agent = site_of(tmp_path, mechanisms=("careless",))
+    with pytest.raises(PolicyRefusal, match=r"mechanism='careless': units=.* must be a tuple"):
+        agent.labels(question(agent, "careless"))
+    assert not agent.ledger_path.exists()
+    sys.modules.pop("careless")
 
 
 def test_without_the_package_there_is_no_such_teacher() -> None:

@@ -109,6 +109,31 @@ def test_a_record_moves_the_sum_by_at_most_the_sensitivity(seed: int, teacher: s
         assert int((moved**2).sum()) <= sensitivity_of(20) ** 2
 
 
+@settings(deadline=None, max_examples=6)
+@given(seed=st.integers(0, 2**32 - 1), teacher=st.sampled_from(BUILT_IN))
+def test_a_unit_moves_one_teacher_and_the_sum_by_at_most_the_sensitivity(
+    seed: int, teacher: str
+) -> None:
+    """All rows of a unit leave: the other shards' answers stay bit for bit as they were."""
+    random = np.random.default_rng(seed)
+    rows = replace(wild_rows(90, seed), units=random.integers(12, size=93) ** 2)
+    asked = make_rows(20, seed=1).rows
+    question = ask(make_proxy(20), "sharded", teacher=teacher, num_classes=3, shards=6)
+
+    def exact_sum(given: LabelledRows) -> np.ndarray:
+        shards = [(given.rows[i], given.labels[i]) for i in deal_by_key(given, 6, KEY)]
+        return sum_of_answers(question, shards, asked).astype(object)
+
+    before, whole = one_by_one(teacher, rows, asked), exact_sum(rows)
+    for unit in random.choice(np.unique(rows.units), 2, replace=False):
+        fewer = rows.take(np.flatnonzero(rows.units != unit))
+        after = one_by_one(teacher, fewer, asked)
+        same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+        assert same.count(False) <= 1
+        moved = whole - exact_sum(fewer)
+        assert int((moved**2).sum()) <= sensitivity_of(20) ** 2
+
+
 WILD = st.floats(width=64) | st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0, 1 + 1e-15])
 
 

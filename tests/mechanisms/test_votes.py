@@ -1,5 +1,6 @@
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from fedistill.features import proxy_basis
 from fedistill.features.public_cells import public_cells
 from fedistill.labels import probabilities
 from fedistill.mechanisms import mechanism_named, votes
-from fedistill.mechanisms.votes import Votes, count_votes
+from fedistill.mechanisms.votes import VOTE, Votes, count_votes
 from fedistill.privacy.accountant import epsilon_of
 from tests.mechanisms.toy import COLUMNS, ask, make_proxy, make_rows, true_logits, without_rows
 
@@ -72,7 +73,63 @@ def test_adding_a_record_moves_the_counts_by_exactly_the_square_root_of_the_part
         rest = count_votes(cells, features[kept], labels[kept], classes)
         moved = (whole - rest).astype(object)
         valid = 0 <= labels[left_out] < classes
-        assert int((moved**2).sum()) == (partitions if valid else 0)
+        assert int((moved**2).sum()) == (partitions * VOTE**2 if valid else 0)
+
+
+def wild_rows(num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values, labels in and out of bounds, and units of very unlike sizes."""
+    random = np.random.default_rng(seed)
+    rows = (random.normal(size=(num_rows, 4)) * 10 ** random.uniform(-3, 30)).astype(np.float32)
+    rows[random.random(rows.shape) < 0.1] = np.nan
+    labels = random.integers(-1, 4, num_rows)
+    units = np.floor(random.exponential(3, num_rows)).astype(np.int64) * 1_000_003 - 5
+    return rows, labels, units
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), partitions=st.integers(1, 5))
+def test_a_unit_moves_the_counts_by_at_most_the_square_root_of_the_partitions(
+    proxy, seed: int, partitions: int
+) -> None:
+    """The same bound for all rows of a unit, in exact integers: each unit leaves in its turn."""
+    rows, labels, units = wild_rows(60, seed)
+    features = proxy_basis(proxy).map.transform(rows)
+    cells = public_cells(proxy, cells=15, partitions=partitions)
+    whole = count_votes(cells, features, labels, 3, units=units)
+    for unit in np.unique(units):
+        stays = units != unit
+        rest = count_votes(cells, features[stays], labels[stays], 3, units=units[stays])
+        moved = (whole - rest).astype(object)
+        assert (moved >= 0).all()
+        assert int((moved**2).sum()) <= partitions * VOTE**2
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_units_votes_do_not_depend_on_other_units(proxy, seed: int) -> None:
+    """PRIVACY rule 8, by units: what is counted is the sum over units of what each adds alone."""
+    rows, labels, units = wild_rows(60, seed)
+    features = proxy_basis(proxy).map.transform(rows)
+    cells = public_cells(proxy, cells=15, partitions=2)
+    alone = [
+        count_votes(cells, features[own], labels[own], 3, units=units[own])
+        for own in (units == unit for unit in np.unique(units))
+    ]
+    whole = count_votes(cells, features, labels, 3, units=units)
+    np.testing.assert_array_equal(whole, np.sum(alone, axis=0))
+
+
+def test_a_unit_has_one_vote_however_many_rows_it_has(proxy, sums) -> None:
+    """One row a unit changes nothing; four equal rows vote as one does; the count is of units."""
+    rows = make_rows(50)
+    four = rows.take(np.repeat(np.arange(50), 4))
+    answer(rows, proxy, partitions=2)
+    answer(replace(rows, units=np.arange(50)), proxy, partitions=2)
+    answer(replace(four, units=np.repeat(np.arange(50), 4)), proxy, partitions=2)
+    (plain, _, scale), (single, _, of_single), (grouped, _, of_grouped) = sums
+    assert scale == of_single == of_grouped
+    np.testing.assert_array_equal(single, plain)
+    np.testing.assert_array_equal(grouped, plain)
 
 
 def test_what_is_noised_are_the_counts(proxy, sums) -> None:
@@ -83,8 +140,8 @@ def test_what_is_noised_are_the_counts(proxy, sums) -> None:
     (whole, _, scale), (rest, _, same) = sums
     assert scale == same
     assert whole.shape == (80, 2)
-    assert whole.sum() == 4 * 60
-    assert int(((whole - rest) ** 2).sum()) == 4
+    assert whole.sum() == 4 * 60 * VOTE
+    assert int(((whole - rest) ** 2).sum()) == 4 * VOTE**2
 
 
 @pytest.mark.statistical
@@ -101,7 +158,7 @@ def test_the_noise_has_the_scale_that_the_event_states(proxy, sums, partitions: 
         .plan(ask(proxy, "votes", partitions=partitions, epsilon=0.3), proxy, rows_at_least=20)
         .event
     )
-    scale = np.sqrt(partitions / (2 * event.rho))
+    scale = VOTE * np.sqrt(partitions / (2 * event.rho))
 
     def fits(samples: np.ndarray) -> bool:
         statistic = float(np.sum((samples / scale) ** 2))
@@ -118,7 +175,7 @@ def test_the_plan_costs_what_was_asked_and_no_more(proxy, epsilon, partitions: i
     """PRIVACY rule 9."""
     asked = ask(proxy, "votes", epsilon=epsilon, partitions=partitions)
     plan = Votes().plan(asked, proxy, rows_at_least=20)
-    assert plan.event == ZCDpEvent(0.5 * partitions / plan.scale**2)
+    assert plan.event == ZCDpEvent(0.5 * partitions * VOTE**2 / plan.scale**2)
     assert epsilon * 0.9999 <= epsilon_of(plan.event, 1e-5, Votes.adjacency) <= epsilon
 
 
