@@ -100,19 +100,13 @@ def _probe_forgets(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         dp_probe,
         "clipped_residuals",
-        lambda features, labels, weights, clip: clipping(features, labels, weights, clip=2**31),
+        lambda *records, **bounds: clipping(*records, **bounds | {"clip": 2**31}),
     )
 
 
 def _votes_forget(patch: pytest.MonkeyPatch) -> None:
     once = votes.count_votes
-    patch.setattr(
-        votes,
-        "count_votes",
-        lambda cells, features, labels, classes: once(
-            cells, np.tile(features, (2, 1)), np.tile(labels, 2), classes
-        ),
-    )
+    patch.setattr(votes, "count_votes", lambda *votes_of, **units: 2 * once(*votes_of, **units))
 
 
 def _sharded_forgets(patch: pytest.MonkeyPatch) -> None:
