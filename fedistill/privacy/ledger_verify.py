@@ -37,6 +37,7 @@ def verify(path: Path, *, anchor_file: Path | None = None) -> Verification:
     beside it shows accidents and careless edits; whoever rewinds both is seen against a copy of the
     anchor that was kept elsewhere, `anchor_file`, and not otherwise.
     """
+    anchor = None
     try:
         anchor = read_anchor_file(anchor_file) if anchor_file else read_anchor(path)
         if not path.exists():
@@ -46,7 +47,7 @@ def verify(path: Path, *, anchor_file: Path | None = None) -> Verification:
             contents = read_contents(connection)
             fault = contents.fault(anchor) or _release_fault(connection, contents)
     except LedgerError as error:
-        return _invalid(str(error), 0)
+        return _invalid(f"{error}{_unread(anchor)}", 0)
     count = len(contents.entries)
     if fault:
         return _invalid(fault, count)
@@ -90,6 +91,11 @@ def _gone(path: Path, anchor: Anchor | None) -> str:
     charges = f" of {anchor.count} charges" if anchor else ""
     gone = f": entries 0 to {anchor.count} are missing" if anchor else ""
     return f"no ledger at {path}, though its anchor{charges} is there{gone}"
+
+
+def _unread(anchor: Anchor | None) -> str:
+    """Which entries are lost with a file that cannot be read, as far as anything tells."""
+    return f" (not read: entries 0 to {anchor.count}, which its anchor saw)" if anchor else ""
 
 
 def _invalid(message: str, entries: int) -> Verification:

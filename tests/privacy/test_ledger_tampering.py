@@ -205,7 +205,9 @@ def test_a_file_cut_short_is_refused(ledger_of_three: Path, open_ledger: Open, k
     whole = ledger_of_three.read_bytes()
     assert len(whole) > keep
     ledger_of_three.write_bytes(whole[:keep])
-    assert not verify(ledger_of_three).valid
+    found = verify(ledger_of_three)
+    assert not found.valid
+    assert "not read: entries 0 to 3" in found.message
     with pytest.raises(LedgerError, match=r"restore|Restore|check"):
         open_ledger()
 

@@ -1,12 +1,13 @@
 """The site's agent under attack: what a server may ask, and when a site may die."""
 
 import json
+import math
 import os
 import signal
 import stat
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fedistill.data import ProxySet, numbers
 from fedistill.errors import BudgetExceeded, LedgerError, PolicyRefusal
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import open_site, prepare, question_of
+from fedistill.labels import LabelQuestion
 from fedistill.privacy.receipts import read_receipts
 from fedistill.site import FloatNoise, LocalAgent, Policy, open_ledger
 from tests.small import make_config
@@ -57,6 +59,56 @@ def test_the_same_question_gets_the_same_codes_for_nothing(agent, question) -> N
     np.testing.assert_array_equal(first.codes, second.codes)
     assert charges(agent) == 1
     assert [receipt.epsilon for receipt in read_receipts(agent.receipts_path)][1] == 0
+
+
+def next_to(field: str, value: object) -> object:
+    """Another value, as near as may be: the next float, the next integer, another name."""
+    names = {
+        "mechanism": "clipped",
+        "proxy_sha256": "0" * 64,
+        "solver": "gradient",
+        "answers": "confident",
+    }
+    if isinstance(value, float):
+        return math.nextafter(value, 0.0)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value - 1
+    return names.get(field, "mlp")
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(LabelQuestion)])
+def test_a_near_miss_is_another_question(agent, question, field: str) -> None:
+    """PRIVACY rule 13: no field may be left out of what identifies a question."""
+    missed = replace(question, **{field: next_to(field, getattr(question, field))})
+    assert missed != question
+    assert missed.sha256 != question.sha256
+    assert replace(question).sha256 == question.sha256
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(LabelQuestion)])
+def test_a_near_miss_is_charged_or_refused_and_never_answered_from_the_cache(
+    agent, question, field: str
+) -> None:
+    """PRIVACY rule 13. The proxy set and the number of classes are the site's own: refused."""
+    missed = replace(question, **{field: next_to(field, getattr(question, field))})
+    clauses = {
+        "mechanisms": (question.mechanism, missed.mechanism),
+        "teachers": (question.teacher, missed.teacher),
+        "total_epsilon": 50.0,
+    }
+    generous = replace(agent, policy=agent.policy.model_copy(update=clauses))
+    first = generous.labels(question)
+    if field in ("proxy_sha256", "num_classes"):
+        with pytest.raises(PolicyRefusal, match=field.replace("_", "[-_]")):
+            generous.labels(missed)
+        assert charges(generous) == 1
+        return
+    assert not np.array_equal(generous.labels(missed).codes, first.codes)
+    assert charges(generous) == 2
+    np.testing.assert_array_equal(generous.labels(question).codes, first.codes)
+    assert charges(generous) == 2
 
 
 def test_another_question_is_refused_once_the_budget_is_gone(agent, question) -> None:
@@ -203,7 +255,7 @@ def test_a_deleted_ledger_is_noticed(agent, question) -> None:
 
 KILLED = """
 import json, os, signal, sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from fedistill import codec
 from fedistill.config import RunConfig
 from fedistill.federation.run_folder import run_folder

@@ -11,35 +11,13 @@ import pytest
 from scipy import stats
 
 from fedistill.privacy.discrete_gaussian import add_noise
+from tests.statistical.noise_law import FALSE_ALARM, fits, spread_fits
 
 pytestmark = pytest.mark.statistical
-
-FALSE_ALARM = 1e-6
 
 
 def noise(count: int, scale: float) -> np.ndarray:
     return add_noise(np.zeros(count, dtype=np.int64), scale)
-
-
-def fits(samples: np.ndarray, scale: float) -> bool:
-    """Chi-square test of the discrete Gaussian of `scale`, tails pooled, P(rejecting it) = 1e-6."""
-    support = np.arange(-int(12 * scale) - 12, int(12 * scale) + 13)
-    law = np.exp(-(support**2) / (2 * scale**2))
-    law /= law.sum()
-    edge = support[(np.cumsum(law) * len(samples)) >= 20][0]
-    clipped = np.clip(samples, edge, -edge)
-    values = np.arange(edge, -edge + 1)
-    expected = np.array([law[np.clip(support, edge, -edge) == value].sum() for value in values])
-    observed = np.array([(clipped == value).sum() for value in values])
-    statistic = ((observed - expected * len(samples)) ** 2 / (expected * len(samples))).sum()
-    return bool(stats.chi2.sf(statistic, len(values) - 1) > FALSE_ALARM)
-
-
-def spread_fits(samples: np.ndarray, scale: float) -> bool:
-    """Two-sided chi-square test of the variance, for scales where the grid is fine."""
-    statistic = np.sum((samples / scale) ** 2)
-    tail = min(stats.chi2.cdf(statistic, len(samples)), stats.chi2.sf(statistic, len(samples)))
-    return bool(2 * tail > FALSE_ALARM)
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.7, 1.0, 3.3, 20.0])

@@ -1,0 +1,187 @@
+"""For each mechanism two neighbouring data sets that its release can hardly hide from each other.
+
+A further mechanism needs one more entry in `WORST_CASES`: all tests of this folder take it up.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from fedistill.data import LabelledRows, ProxySet
+from fedistill.labels import LabelRelease
+from fedistill.mechanisms import Plan, clipped, dp_probe, mechanism_named, shard_answers, votes
+from fedistill.privacy.grid import to_grid
+from tests.mechanisms.toy import ask, make_proxy, make_rows, without_rows
+
+SECRET = 1e6
+"""A value that one record has in its first column, and no other row."""
+
+
+class Tells:
+    """A teacher as bad as can be: sure of class 1 if it saw the record, of class 0 if not."""
+
+    certainty = 1.0
+
+    def fit(self, features, labels):
+        self.saw = bool((features == SECRET).any())
+        return self
+
+    def predict_proba(self, features):
+        answer = np.zeros((len(features), 2))
+        answer[:, int(self.saw)] = self.certainty if self.saw else 1.0
+        return answer
+
+
+class Shouts(Tells):
+    """It answers what is no probability, once it saw the record."""
+
+    certainty = 3.0
+
+
+_named = cache(mechanism_named)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstCase:
+    """Neighbouring data sets, and a mechanism asked such that they lie as far apart as may be.
+
+    Attributes:
+        mechanism: Its name.
+        present: The data set with the record (for a site's guarantee: the site).
+        absent: The data set without it.
+        asked: Fields of the question that differ from the toy's.
+        forget_clip: Makes a twin that does not bound what a record adds; None where no clip binds
+            in the first vector, so that a twin would not be noticed for sure.
+        provoked: Fields of the question that tempt that twin.
+        sharpness: Share of the claimed rho that the two data sets use at least.
+    """
+
+    mechanism: str
+    present: LabelledRows
+    absent: LabelledRows
+    asked: Mapping[str, object]
+    forget_clip: Callable[[pytest.MonkeyPatch], None] | None = None
+    provoked: Mapping[str, object] = field(default_factory=dict)
+    sharpness: float = 0.99
+
+    def plan(self, epsilon: float, **changes: object) -> Plan:
+        """A plan of that epsilon at the toy's delta."""
+        question = ask(small_proxy(), self.mechanism, epsilon=epsilon, **{**self.asked, **changes})
+        return _named(self.mechanism).plan(question, small_proxy(), rows_at_least=1)
+
+    def release(self, rows: LabelledRows, plan: Plan) -> LabelRelease:
+        """The real mechanism's release."""
+        return _named(self.mechanism).release(rows, small_proxy(), plan)[0]
+
+
+@cache
+def small_proxy() -> ProxySet:
+    """Small, so that a release takes a few milliseconds."""
+    return make_proxy(24)
+
+
+def secret_and_others(num_classes: int = 2) -> tuple[LabelledRows, LabelledRows]:
+    """A few rows with one more of a value and a label of its own, and without it."""
+    others = make_rows(9, num_classes)
+    record = np.array([[SECRET, 0.0, 0.0, 0.0]], np.float32)
+    present = replace(
+        others,
+        rows=np.concatenate([others.rows, record]),
+        labels=np.append(others.labels, num_classes - 1),
+    )
+    return present, others
+
+
+def _probe_forgets(patch: pytest.MonkeyPatch) -> None:
+    clipping = dp_probe.clipped_residuals
+    patch.setattr(
+        dp_probe,
+        "clipped_residuals",
+        lambda *records, **bounds: clipping(*records, **bounds | {"clip": 2**31}),
+    )
+
+
+def _votes_forget(patch: pytest.MonkeyPatch) -> None:
+    once = votes.count_votes
+    patch.setattr(votes, "count_votes", lambda *votes_of, **units: 2 * once(*votes_of, **units))
+
+
+def _sharded_forgets(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        shard_answers,
+        "on_label_grid",
+        lambda answer, shape: np.floor(answer * shard_answers.LARGEST_SUM).astype(np.int64),
+    )
+
+
+def _clipped_forgets(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(clipped, "clip_matrix", lambda log_odds, clip: to_grid(log_odds, clipped._STEP))
+
+
+_TELLS, _SHOUTS = f"{__name__}:Tells", f"{__name__}:Shouts"
+_PRESENT, _ABSENT = secret_and_others()
+_PRESENT_OF_5, _ABSENT_OF_5 = secret_and_others(5)
+
+WORST_CASES = (
+    WorstCase(
+        mechanism="dp-probe",
+        present=_PRESENT_OF_5,
+        absent=_ABSENT_OF_5,
+        # With five classes an unclipped residual is longer than the clip.
+        asked={"num_classes": 5, "solver": "gradient", "probe_steps": 2},
+        forget_clip=_probe_forgets,
+        sharpness=0.6,  # the second step starts where the first one's noise has led
+    ),
+    WorstCase(
+        mechanism="dp-probe",
+        present=_PRESENT_OF_5,
+        absent=_ABSENT_OF_5,
+        asked={"num_classes": 5, "solver": "combined", "probe_steps": 2},
+        sharpness=0.6,
+    ),
+    WorstCase(
+        mechanism="votes",
+        present=_PRESENT,
+        absent=_ABSENT,
+        # Many partitions give a scale well above 1 at a large epsilon.
+        asked={"partitions": 16, "cells": 1},
+        forget_clip=_votes_forget,
+    ),
+    WorstCase(
+        mechanism="sharded",
+        present=_PRESENT,
+        absent=_ABSENT,
+        asked={"teacher": _TELLS, "shards": 1, "queries": 12},
+        forget_clip=_sharded_forgets,
+        provoked={"teacher": _SHOUTS},
+    ),
+    WorstCase(
+        mechanism="clipped",
+        present=_PRESENT,
+        absent=_ABSENT,
+        asked={"teacher": _TELLS, "clip_norm": 5.0},
+        forget_clip=_clipped_forgets,
+    ),
+    WorstCase(
+        mechanism="clipped-site",
+        present=_PRESENT,
+        absent=without_rows(),
+        asked={"teacher": _TELLS, "clip_norm": 5.0},
+        forget_clip=_clipped_forgets,
+    ),
+)
+
+
+def _each(cases: Iterable[WorstCase]) -> pytest.MarkDecorator:
+    names = [
+        pytest.param(case, id=" ".join(filter(None, (case.mechanism, case.asked.get("solver")))))
+        for case in cases
+    ]
+    return pytest.mark.parametrize("case", names)
+
+
+every_mechanism = _each(WORST_CASES)
+every_clip = _each(case for case in WORST_CASES if case.forget_clip)
