@@ -45,6 +45,15 @@ class Teacher:
 GROUP = "fedistill.mechanisms"
 """Entry points of this group name further mechanisms."""
 
+OURS = {
+    "dp-probe": "fedistill.mechanisms.dp_probe:DPProbe",
+    "clipped": "fedistill.mechanisms.clipped:Clipped",
+    "clipped-site": "fedistill.mechanisms.clipped:SiteClipped",
+    "sharded": "fedistill.mechanisms.sharded:Sharded",
+    "votes": "fedistill.mechanisms.votes:Votes",
+}
+"""Where our own mechanisms are; nobody can take their names."""
+
 
 class Mechanism(Protocol):
     """Private rows and a proxy set to a release. No method takes a random generator."""
@@ -85,16 +94,14 @@ def mechanism_named(name: str) -> Mechanism:
     Raises:
         PolicyRefusal: There is none.
     """
-    ours = {
-        "dp-probe": "fedistill.mechanisms.dp_probe:DPProbe",
-        "clipped": "fedistill.mechanisms.clipped:Clipped",
-        "clipped-site": "fedistill.mechanisms.clipped:SiteClipped",
-        "sharded": "fedistill.mechanisms.sharded:Sharded",
-        "votes": "fedistill.mechanisms.votes:Votes",
-    }
     theirs = {found.name: found.value for found in entry_points(group=GROUP)}
-    known = theirs | ours
+    known = theirs | OURS
     if name not in known:
         raise PolicyRefusal(f"mechanism={name!r} must be a mechanism: {suggestion(name, known)}")
     made: Mechanism = EntryPoint(name=name, value=known[name], group=GROUP).load()()
     return made
+
+
+def mechanism_names() -> tuple[str, ...]:
+    """Names that `mechanism_named` knows, ours first; their packages may not be installed."""
+    return tuple(dict.fromkeys([*OURS, *sorted(found.name for found in entry_points(group=GROUP))]))
