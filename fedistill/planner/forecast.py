@@ -173,7 +173,7 @@ def _question(
         mechanism=name,
         epsilon=epsilon,
         delta=request.delta,
-        probe_steps=RunConfig().probe_steps,
+        probe_steps=RunConfig.model_fields["probe_steps"].default,
         num_classes=num_classes,
         proxy_sha256=proxy.sha256,
         teacher=request.teacher,

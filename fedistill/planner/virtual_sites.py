@@ -60,9 +60,9 @@ def draw_world(public: PublicRows, *, draw: int, num_sites: int, num_rows: int) 
     random = np.random.default_rng(draw)
     rows, schema = public.rows.rows, public.rows.schema
     order = _spread_over_classes(random.permutation(len(rows)), public)
-    held = order[:: round(1 / HELD_OUT)][:MOST_SCORED_ROWS]
-    kept = np.setdiff1d(order, order[:: round(1 / HELD_OUT)])
-    kept = random.permutation(kept)
+    apart = order[:: round(1 / HELD_OUT)]
+    kept = random.permutation(np.setdiff1d(order, apart))
+    held = random.permutation(apart)[:MOST_SCORED_ROWS]
     labeller = _labeller(public, kept, draw)
     sampled = resample(rows[kept], num_sites * num_rows, random)
     labels = draw_labels(labeller(sampled), random)
@@ -97,7 +97,8 @@ def resample(rows: Rows, num_rows: int, random: np.random.Generator) -> Rows:
 def draw_labels(shares: Floats, random: np.random.Generator) -> Labels:
     """A label for each row by its class probabilities (num_rows, num_classes)."""
     above = shares.cumsum(axis=1) < random.random((len(shares), 1))
-    return np.minimum(above.sum(axis=1), shares.shape[1] - 1).astype(np.int64)
+    labels: Labels = np.minimum(above.sum(axis=1), shares.shape[1] - 1).astype(np.int64)
+    return labels
 
 
 def made_up_labeller(proxy: ProxySet, num_classes: int, draw: int) -> Labeller:
@@ -110,15 +111,12 @@ def made_up_labeller(proxy: ProxySet, num_classes: int, draw: int) -> Labeller:
     expansion = Expansion.of(proxy.schema)
     known = np.sort(expansion.transform(proxy.rows).astype(np.float64), axis=0)
     counts = (~np.isnan(known)).sum(axis=0)
-    varying = np.flatnonzero(
-        [np.ptp(known[:n, j]) > 0 if n else False for j, n in enumerate(counts)]
-    )
+    varying = [j for j, n in enumerate(counts) if n and np.ptp(known[:n, j]) > 0]
     chosen = random.permutation(varying)[:_ACTIVE_COLUMNS]
     shapes = random.integers(3, size=len(chosen))
     bends = random.uniform(-0.5, 0.5, len(chosen))
     pairs = random.integers(max(len(chosen), 1), size=(_PRODUCTS, 2))
     weights = random.normal(size=(len(chosen) + _PRODUCTS, num_classes))
-    weights[len(chosen) :] *= 1.0 if len(chosen) else 0.0
 
     def effects(rows: Rows) -> Floats:
         values = expansion.transform(rows).astype(np.float64)
@@ -176,7 +174,7 @@ def _labeller(public: PublicRows, kept: npt.NDArray[np.int64], draw: int) -> Lab
 
 
 def _spread_over_classes(order: Labels, public: PublicRows) -> Labels:
-    """The order with classes side by side, so that every so-manieth row holds all classes."""
+    """The order with classes side by side, so that one row in four holds all classes."""
     if public.labels is None:
         return order
     return order[np.argsort(public.labels[order], kind="stable")]
