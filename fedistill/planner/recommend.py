@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from fedistill.planner.trial import Trial
 
-ERRORS = 2.0
-"""Differences within so many standard errors say nothing."""
+CONFIDENCE = 0.95
+"""Differences whose interval of this confidence holds zero say nothing."""
 
 FAR_BEHIND = 0.05
 """So far behind the best, a mechanism is no choice, however few draws say so."""
@@ -47,7 +47,7 @@ def recommend(trials: Sequence[Trial], epsilon: float, *, metric: str) -> Advice
     means = {name: float(np.mean(list(by_draw.values()))) for name, by_draw in scores.items()}
     best = max(means, key=lambda name: means[name])
     gains = [trial.score - trial.chance for trial in here if trial.mechanism == best]
-    if np.mean(gains) <= ERRORS * standard_error(np.array(gains)):
+    if np.mean(gains) <= reach(np.array(gains)):
         reason = f"No mechanism is clearly better than guessing at epsilon {epsilon:g}: expect "
         reason += "nothing there; raise epsilon, or bring more rows or sites."
         return Advice(mechanism=None, tied=(), reason=reason)
@@ -84,8 +84,17 @@ def standard_error(values: npt.NDArray[np.float64]) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
+def reach(values: npt.NDArray[np.float64]) -> float:
+    """Half the width of the mean's interval, by Student's law: draws are few."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return float("inf")
+    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * standard_error(values)
+
+
 def _alike(best: dict[int, float], other: dict[int, float]) -> bool:
     """Whether paired differences leave it open which is better."""
     differences = np.array([best[draw] - other[draw] for draw in best.keys() & other.keys()])
     mean = differences.mean()
-    return bool(mean < FAR_BEHIND and mean <= ERRORS * standard_error(differences))
+    return bool(mean < FAR_BEHIND and mean <= reach(differences))

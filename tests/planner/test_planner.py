@@ -148,6 +148,13 @@ def test_none_is_advised_where_none_beats_guessing() -> None:
     assert "guessing" in advice.reason
 
 
+def test_three_draws_that_hardly_differ_are_a_tie() -> None:
+    some = trials("one", 0.81, 0.82, 0.83) + trials("two", 0.80, 0.815, 0.81)
+    # Mean difference 0.0117: beyond two standard errors, 0.0088, within Student's 0.019.
+    advice = recommend(some, 1.0, metric="auc")
+    assert (advice.mechanism, advice.tied) == ("one", ("two",))
+
+
 def test_labels_of_pure_noise_give_no_mechanism_an_edge() -> None:
     request = Request(mechanisms=("dp-probe", "votes"), **QUICK)
     found = forecast(public_rows(2_000, labels="noise"), request)
