@@ -22,9 +22,11 @@ def test_a_plan_names_a_mechanism_and_draws_its_curve(
     fedistill: Command, table: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "plan.html"
-    result = fedistill("plan", "--proxy", table, "--label-column", "y", *QUICK, "--plot", page)
+    table = write_table(table, num_rows=1_500)
+    options = ("--rows-at-least", 400, "--seconds", 0, "--mechanism", "dp-probe", "--epsilon", 8)
+    result = fedistill("plan", "--proxy", table, "--label-column", "y", *options, "--plot", page)
     assert result.returncode == 0, result.stderr
-    assert "votes has a mean AUC of" in result.stdout
+    assert "dp-probe has a mean AUC of" in result.stdout
     assert "<svg" in page.read_text()
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
