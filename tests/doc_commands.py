@@ -23,6 +23,15 @@ COMMANDS = {
     "fedistill config": RUN,
     "fedistill simulate --help": RUN,
     "fedistill data list": RUN,
+    "fedistill plan --proxy heart_disease --rows-at-least 200 --seconds 0": RUN,
+    "fedistill plan --proxy heart_disease --label-column disease --rows-at-least 200 --seconds 0": (
+        RUN
+    ),
+    "fedistill plan --proxy proxy.parquet --rows-at-least 6500 --sites 3 --epsilon 1": HELP,
+    "fedistill plan --proxy proxy.parquet --rows-at-least 6500 --format json --plot plan.html": (
+        HELP
+    ),
+    "python -m benchmarks.planner --data-dir DIR": HELP,
     "python -m benchmarks.banks": HELP,
     "python -m benchmarks.main_job": HELP,
     "python -m benchmarks.vs_fedavg_dpsgd --data-dir DIR": HELP,

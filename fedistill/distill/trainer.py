@@ -54,9 +54,9 @@ class Augmentation:
     proxy rows alone do not show a student what the target says between them.
     """
 
-    swap: float = 0.1
+    swap: float = 0.3
     copies: int = 3
-    at_least: int = 6_000
+    at_least: int = 20_000
 
     def copies_of(self, num_rows: int) -> int:
         """How often each of `num_rows` rows is copied."""

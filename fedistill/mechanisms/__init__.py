@@ -6,6 +6,7 @@ from fedistill.mechanisms.mechanism import (
     Teacher,
     has_float_noise,
     mechanism_named,
+    mechanism_names,
     mechanisms_that_protect,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "Teacher",
     "has_float_noise",
     "mechanism_named",
+    "mechanism_names",
     "mechanisms_that_protect",
 ]

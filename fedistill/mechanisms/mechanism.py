@@ -114,6 +114,11 @@ def mechanism_named(name: str) -> Mechanism:
     return made
 
 
+def mechanism_names() -> tuple[str, ...]:
+    """Names that `mechanism_named` knows, ours first; their packages may not be installed."""
+    return tuple(dict.fromkeys([*OURS, *sorted(found.name for found in entry_points(group=GROUP))]))
+
+
 def mechanisms_that_protect(unit: Unit) -> list[str]:
     """Names of our own mechanisms that can guarantee this unit."""
     return [name for name in OURS if unit in mechanism_named(name).units]
