@@ -130,10 +130,11 @@ def count_votes(
     Args:
         cells: The public cells.
         features: (num_rows, num_features) in steps of `FEATURE_STEP`.
-        labels: (num_rows,); a record with an impossible label votes nowhere.
+        labels: (num_rows,); a record with an impossible label votes nowhere, and so does one
+            whose features are all zero, which no encoder could read.
         num_classes: Classes of the task.
     """
-    valid = (labels >= 0) & (labels < num_classes)
+    valid = (labels >= 0) & (labels < num_classes) & features.any(axis=1)
     places = cells.assign(features[valid]) * num_classes + labels[valid]
     counts = np.bincount(places.ravel(), minlength=cells.num_cells * num_classes)
     return counts.astype(np.int64).reshape(cells.num_cells, num_classes)

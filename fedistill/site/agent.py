@@ -15,6 +15,7 @@ import numpy as np
 from fedistill.codec import decode_release, encode_release
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
+from fedistill.features import proxy_basis
 from fedistill.labels import LabelQuestion, LabelRelease
 from fedistill.mechanisms import Teacher, mechanism_named
 from fedistill.privacy.grid import encode_log_odds
@@ -59,17 +60,24 @@ class LocalAgent:
         """Noised labels on the proxy set.
 
         Raises:
-            PolicyRefusal: A clause forbids the question.
+            PolicyRefusal: A clause forbids the question, or the encoder is unfit for public rows.
             BudgetExceeded: The budget does not hold the charge.
             LedgerError: The ledger cannot vouch for the budget.
         """
         mechanism = mechanism_named(question.mechanism)
-        self.policy.check(question, unit=mechanism.unit, adjacency=mechanism.adjacency)
+        self.policy.check(
+            question,
+            unit=mechanism.unit,
+            adjacency=mechanism.adjacency,
+            encoder=self.proxy.encoder,
+        )
         if question.num_classes != self.rows.num_classes:
             raise PolicyRefusal(
                 f"num_classes={question.num_classes} must be {self.rows.num_classes}, as registered"
             )
         plan = mechanism.plan(question, self.proxy, rows_at_least=self.policy.rows_at_least)
+        if self.proxy.encoder is not None:
+            proxy_basis(self.proxy)  # an encoder that is unfit for public rows costs nothing
         with open_ledger(self.policy, self.ledger_path, create=True) as ledger:
             stored = ledger.cached(question.sha256)
             if stored is not None:
