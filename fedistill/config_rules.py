@@ -55,7 +55,7 @@ def dataset(value: str) -> str:
 
 
 def encoder(value: str) -> str:
-    """ "", a full path of an ONNX file, or `package.module:factory`."""
+    """Nothing, a full path of an ONNX file, or `package.module:factory`."""
     if "/" in value or value.startswith("~") or value.lower().endswith(".onnx"):
         return _absolute(value)
     if value and not IMPORT_PATH.fullmatch(value):

@@ -1,7 +1,7 @@
 """Which public encoder a proxy set is seen through: part of what the set is.
 
-An ONNX file is named by the hash of its bytes, so whoever approves the proxy set's hash approves the
-file. An import path names code but does not pin it: a site's policy must allow the very path.
+An ONNX file is named by the hash of its bytes, so whoever approves the proxy set's hash approves
+the file. An import path names code but does not pin it: a site's policy must allow the very path.
 """
 
 import hashlib

@@ -6,10 +6,11 @@ Canonical bytes, version 2:
     {"schema":[[name,kind,[category,...]],...],"shape":[num_rows,num_columns]}\\n
     num_rows * num_columns * 4 bytes
 
-An encoder's identity follows the shape, `,"encoder":"onnx:<sha256 of the file>"` or
-`,"encoder":"import:<path>"`, so that whoever approves the hash approves the encoder. The second line is ASCII JSON without spaces and in this order; the values are little-endian
-float32, row by row, with 0x7fc00000 for every NaN and 0.0 for -0.0. A saved proxy set is these
-bytes, so that `sha256sum` on the file prints the hash that sites approve.
+The second line is ASCII JSON without spaces and in this order; where the set has an encoder,
+`,"encoder":"onnx:<sha256 of the file>"` or `,"encoder":"import:<path>"` follows the shape, so that
+whoever approves the hash approves the encoder. The values are little-endian float32, row by row,
+with 0x7fc00000 for every NaN and 0.0 for -0.0. A saved proxy set is these bytes, so that
+`sha256sum` on the file prints the hash that sites approve.
 """
 
 import hashlib

@@ -78,7 +78,8 @@ class EmbeddingMap:
         projected = exact_matmul(_standardised(values, self.mean, self.std), self.directions)
         along = from_grid(projected, 2.0 ** -(BITS + self.projection_bits)) - self.offset
         features = to_grid(with_intercept(unit_rows(along)), FEATURE_STEP)
-        return features * np.isfinite(values).all(axis=1)[:, None]
+        features[~np.isfinite(values).all(axis=1)] = 0
+        return features
 
 
 def fit_embedding_map(proxy: ProxySet) -> EmbeddingMap:

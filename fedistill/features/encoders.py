@@ -98,10 +98,10 @@ def row_encoder(proxy: ProxySet) -> RowEncoder:
     dimensions = len(_checked(encode, encoder, proxy.rows, 0))
     loaded = RowEncoder(encoder, encode, dimensions)
     embeddings = loaded.embed(proxy.rows)
-    for number in np.flatnonzero(np.isnan(embeddings).any(axis=1)):
-        answer = _checked(encode, encoder, proxy.rows, int(number))
+    for number in np.flatnonzero(np.isnan(embeddings).any(axis=1)).tolist():
+        answer = _checked(encode, encoder, proxy.rows, number)
         why = f"{len(answer)} numbers for it and {dimensions} for proxy row 0"
-        raise _unfit(encoder, int(number), why if len(answer) != dimensions else "different things")
+        raise _unfit(encoder, number, why if len(answer) != dimensions else "different things")
     for number in reversed(range(min(_REPEATED_ROWS, len(proxy.rows)))):
         again = _checked(encode, encoder, proxy.rows, number)
         if not np.array_equal(again, embeddings[number]):

@@ -1,7 +1,7 @@
 """An ONNX file as an encoder: one input for the row, the first output for its embedding.
 
-Single-threaded and sequential, so that one row's arithmetic is the same each time. The bytes are all
-there is: a model that keeps weights in further files is refused, since no hash covers these.
+Single-threaded and sequential, so that one row's arithmetic is the same each time. The bytes are
+all there is: a model that keeps weights in further files is refused, since no hash covers these.
 """
 
 from collections.abc import Callable, Iterator

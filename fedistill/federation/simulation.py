@@ -236,7 +236,7 @@ def _population(config: RunConfig, simulation: Simulation, site: str) -> str:
 
 
 def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
-    """Refuse mechanisms, teachers and encoders that no site can answer with, before anything runs."""
+    """Refuse mechanisms, teachers and encoders that no site can answer with, before a run."""
     for site, _, _ in config.exceptions:
         if site not in simulation.sites:
             raise ConfigError(
