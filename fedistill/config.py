@@ -66,6 +66,11 @@ class RunConfig(BaseModel):
         "iid",
         description="how rows go to sites: `iid`, `quantile:COLUMN` or `dirichlet:ALPHA`",
     )
+    encoder: Annotated[str, AfterValidator(rules.encoder)] = Field(
+        "",
+        description="public encoder of images or text: an ONNX file's full path, or an import path "
+        "`package.module:factory`; empty: the columns themselves",
+    )
     proxy_fraction: float = Field(
         0.2, gt=0, lt=0.9, description="share of rows that become the public, unlabelled proxy set"
     )

@@ -12,6 +12,7 @@ Scalar = bool | int | float | str
 
 DATA_SUFFIXES = (".csv", ".npz", ".parquet")
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
 def _refuse(bound: str, advice: str) -> PydanticCustomError:
@@ -51,6 +52,18 @@ def dataset(value: str) -> str:
         raise _refuse("must name a data set", "give the name of a shipped set or a full path")
     is_path = "/" in value or value.startswith("~") or value.lower().endswith(DATA_SUFFIXES)
     return _absolute(value) if is_path else value
+
+
+def encoder(value: str) -> str:
+    """Nothing, a full path of an ONNX file, or `package.module:factory`."""
+    if "/" in value or value.startswith("~") or value.lower().endswith(".onnx"):
+        return _absolute(value)
+    if value and not IMPORT_PATH.fullmatch(value):
+        raise _refuse(
+            "must be the full path of an ONNX file or an import path 'package.module:factory'",
+            "write one of these",
+        )
+    return value
 
 
 def partition(value: str) -> str:

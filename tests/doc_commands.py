@@ -50,6 +50,11 @@ COMMANDS = {
     f"{SIMULATE} -c 'dataset=/data/loans.npz partition=quantile:income num-sites=2'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/visits.parquet label-column=readmitted site-column=hospital "
     "unit-column=patient ignore-columns=visit,note'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=/data/digits.onnx'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=/data/digits.onnx "
+    "mechanism=votes'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/notes.npz partition=iid encoder=/data/notes.onnx'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=my_encoders:halves'": PREPARE,
     "fedistill simulate simulations/hospitals_5": PREPARE,
     "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
     "fedistill ledger show ~/ledgers/bank_a.ledger.db": (

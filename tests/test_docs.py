@@ -5,6 +5,7 @@ import itertools
 import re
 import shlex
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -253,17 +254,22 @@ def run(name: str, *arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the page about own data."""
+    """The files of the page about own data, and what the page about images and text writes."""
     folder = tmp_path_factory.mktemp("data")
     write_own_data(folder)
+    for snippet in blocks(ROOT / "docs/images-and-text.md", "python"):
+        subprocess.run([sys.executable, "-c", snippet], cwd=folder, check=True, capture_output=True)
     return folder
 
 
 @each_command(PREPARE)
-def test_simulations_pass_every_check_before_flower_starts(command: str, data: Path) -> None:
+def test_simulations_pass_every_check_before_flower_starts(
+    command: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fedistill.cli.application import load_application
     from fedistill.federation.simulation import prepare
 
+    monkeypatch.syspath_prepend(data)
     words = shlex.split(command.replace("/data/", f"{data}/"))
     _, _, directory, *options = [word for word in words if word != "--dry-run"]
     application = load_application(ROOT / directory, options[1::2])

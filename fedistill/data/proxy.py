@@ -6,9 +6,11 @@ Canonical bytes, version 2:
     {"schema":[[name,kind,[category,...]],...],"shape":[num_rows,num_columns]}\\n
     num_rows * num_columns * 4 bytes
 
-The second line is ASCII JSON without spaces and in this order; the values are little-endian
-float32, row by row, with 0x7fc00000 for every NaN and 0.0 for -0.0. A saved proxy set is these
-bytes, so that `sha256sum` on the file prints the hash that sites approve.
+The second line is ASCII JSON without spaces and in this order; where the set has an encoder,
+`,"encoder":"onnx:<sha256 of the file>"` or `,"encoder":"import:<path>"` follows the shape, so that
+whoever approves the hash approves the encoder. The values are little-endian float32, row by row,
+with 0x7fc00000 for every NaN and 0.0 for -0.0. A saved proxy set is these bytes, so that
+`sha256sum` on the file prints the hash that sites approve.
 """
 
 import hashlib
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedistill.data.encoder import Encoder
 from fedistill.data.schema import ColumnSchema, Kind, Schema
 from fedistill.data.table import Rows
 from fedistill.data.wording import listing, repeated
@@ -39,6 +42,7 @@ class ProxySet:
     Attributes:
         schema: Names of the columns, all different, and what their values mean.
         rows: (num_proxy, num_columns) float32, C order, read-only, finite or NaN (missing).
+        encoder: What sees the rows before any feature is made of them; None for tables.
 
     Raises:
         DataError: The shape does not fit the columns, a name is empty or repeated, there is no
@@ -47,6 +51,7 @@ class ProxySet:
 
     schema: Schema
     rows: Rows
+    encoder: Encoder | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schema", tuple(self.schema))
@@ -75,7 +80,9 @@ class ProxySet:
     def canonical_bytes(self) -> bytes:
         """The bytes that identify this set; the module's docstring states their format."""
         schema = [(column.name, column.kind, column.categories) for column in self.schema]
-        header = {"schema": schema, "shape": self.rows.shape}
+        header: dict[str, object] = {"schema": schema, "shape": self.rows.shape}
+        if self.encoder is not None:
+            header["encoder"] = self.encoder.identity
         line = json.dumps(header, separators=(",", ":")).encode("ascii")
         return _TAG + line + b"\n" + self.rows.astype(_LITTLE_ENDIAN, copy=False).tobytes()
 
@@ -85,7 +92,7 @@ class ProxySet:
 
     @classmethod
     def load(cls, path: Path) -> "ProxySet":
-        """Read what `save` wrote.
+        """Read what `save` wrote; of an ONNX encoder only the hash is in there, not its place.
 
         Raises:
             DataError: The file cannot be read or holds anything but canonical bytes.
@@ -160,6 +167,8 @@ def _parse(content: bytes) -> ProxySet | None:
             ColumnSchema(name=name, kind=Kind(kind), categories=tuple(categories))
             for name, kind, categories in header["schema"]
         )
-        return ProxySet(schema=schema, rows=rows)
-    except (ValueError, TypeError, KeyError, DataError):
+        named = header.get("encoder")
+        encoder = None if named is None else Encoder.identified(named)
+        return ProxySet(schema=schema, rows=rows, encoder=encoder)
+    except (ValueError, TypeError, KeyError, AttributeError, DataError):
         return None

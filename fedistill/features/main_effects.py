@@ -11,7 +11,11 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_BINS = 16
+_EDGES = 15
+_WIDE = 2000
+"""Thermometer codes of a table, above which columns share `_CODES_OF_WIDE` of them."""
+
+_CODES_OF_WIDE = 1000
 _Z_LIMIT = 3.0
 _Z_VARIANCE = 1.0
 _MISSING_VARIANCE = 0.3
@@ -92,17 +96,24 @@ def _thermometers(
 ) -> tuple[dict[int, Floats], dict[int, Floats]]:
     """Quantile edges of the columns with more than two values."""
     edges, shares = {}, {}
-    for column in range(rows.shape[1]):
+    columns = [j for j in range(rows.shape[1]) if len(np.unique(filled[:, j])) > 2]
+    num_edges = _num_edges(len(columns))
+    for column in columns if num_edges else ():
         present = rows[~missing[:, column], column]
-        if len(np.unique(filled[:, column])) <= 2:
-            continue
-        quantiles = np.quantile(present, np.linspace(0, 1, _BINS + 1)[1:-1])
+        quantiles = np.quantile(present, np.linspace(0, 1, num_edges + 2)[1:-1])
         inner = np.unique(quantiles)
         inner = inner[inner > present.min()]
         if len(inner):
             edges[column] = inner
             shares[column] = (present[:, None] >= inner).mean(axis=0)
     return edges, shares
+
+
+def _num_edges(num_columns: int) -> int:
+    """Edges of each column: fewer where a wide table would make the map slow, at last none."""
+    if num_columns * _EDGES <= _WIDE:
+        return _EDGES
+    return _CODES_OF_WIDE // num_columns
 
 
 def _flagged(missing: npt.NDArray[np.bool_]) -> tuple[int, ...]:

@@ -27,8 +27,8 @@ Integers = npt.NDArray[np.int64]
 FEATURE_STEP = 2.0**-16
 """Features are integers in steps of this; their rows have L2 norm at most 2**16."""
 
-_BITS = 20
-_STEP = 2.0**-_BITS
+BITS = 20
+STEP = 2.0**-BITS
 _LANDMARKS = 300
 _MAX_DIRECTIONS = 300
 _INTERCEPT = 0.2
@@ -78,11 +78,11 @@ class PublicMap:
 
     def _block(self, rows: npt.NDArray[np.float32]) -> Integers:
         effects = self.main.transform(self.expansion.transform(rows))
-        main = to_grid(unit_rows(effects), _STEP)
-        kernel = to_grid(_kernel(main, self.landmarks), _STEP)
+        main = to_grid(unit_rows(effects), STEP)
+        kernel = to_grid(_kernel(main, self.landmarks), STEP)
         projected = exact_matmul(main, self.from_main) + exact_matmul(kernel, self.from_kernel)
-        directions = from_grid(projected, 2.0 ** -(_BITS + self.projection_bits)) - self.offset
-        return to_grid(_with_intercept(unit_rows(directions)), FEATURE_STEP)
+        directions = from_grid(projected, 2.0 ** -(BITS + self.projection_bits)) - self.offset
+        return to_grid(with_intercept(unit_rows(directions)), FEATURE_STEP)
 
 
 def fit_public_map(proxy: ProxySet) -> PublicMap:
@@ -90,23 +90,23 @@ def fit_public_map(proxy: ProxySet) -> PublicMap:
     expansion = Expansion.of(proxy.schema)
     expanded = expansion.transform(proxy.rows)
     main_effects = fit_main_effects(expanded)
-    main = to_grid(unit_rows(main_effects.transform(expanded)), _STEP)
+    main = to_grid(unit_rows(main_effects.transform(expanded)), STEP)
     chosen = np.random.default_rng(0).permutation(len(main))[:_LANDMARKS]
     landmarks = main[chosen]
-    kernel = to_grid(_kernel(main, landmarks), _STEP)
+    kernel = to_grid(_kernel(main, landmarks), STEP)
     whitening = _whitening(_kernel(landmarks, landmarks))
 
-    parts = [from_grid(main, _STEP), from_grid(kernel, _STEP) @ whitening]
+    parts = [from_grid(main, STEP), from_grid(kernel, STEP) @ whitening]
     means = [part.mean(axis=0) for part in parts]
     scales = [_unit_variance(part) for part in parts]
     joint = np.concatenate(
         [(part - mean) * scale for part, mean, scale in zip(parts, means, scales, strict=True)], 1
     )
-    directions = _principal_directions(joint)
+    directions = principal_directions(joint)
     num_main = main.shape[1]
     from_main = scales[0] * directions[:num_main]
     from_kernel = scales[1] * whitening @ directions[num_main:]
-    bits = _projection_bits(from_main, from_kernel)
+    bits = projection_bits(from_main, from_kernel)
     offset = means[0] @ from_main + scales[1] * means[1] @ directions[num_main:]
     return PublicMap(
         expansion=expansion,
@@ -122,15 +122,15 @@ def fit_public_map(proxy: ProxySet) -> PublicMap:
 def unit_rows(values: Floats) -> Floats:
     """Scale each row to L2 norm one, summing squares of integers so that no sum rounds."""
     # A public bound: whatever a row holds, its squares fit 63 bits.
-    largest = math.sqrt(2.0**62 / max(values.shape[1], 1)) * _STEP
-    integers = to_grid(np.clip(values, -largest, largest), _STEP)
+    largest = math.sqrt(2.0**62 / max(values.shape[1], 1)) * STEP
+    integers = to_grid(np.clip(values, -largest, largest), STEP)
     norms = np.sqrt(squared_norms(integers).astype(np.float64))
     unit: Floats = integers / np.maximum(norms, 1.0)[:, None]
     return unit
 
 
 def _kernel(main: Integers, landmarks: Integers) -> Floats:
-    half = (1.0 + from_grid(exact_matmul(main, landmarks.T), _STEP**2)) / 2.0
+    half = (1.0 + from_grid(exact_matmul(main, landmarks.T), STEP**2)) / 2.0
     squared = half * half
     return squared * squared
 
@@ -146,7 +146,7 @@ def _unit_variance(part: Floats) -> float:
     return float(1.0 / np.sqrt(max(part.var(axis=0).sum(), 1e-12)))
 
 
-def _principal_directions(joint: Floats) -> Floats:
+def principal_directions(joint: Floats) -> Floats:
     """Directions that hold at least one proxy row's worth of the total variance."""
     values, vectors = np.linalg.eigh(joint.T @ joint / len(joint))
     order = np.argsort(-values)[:_MAX_DIRECTIONS]
@@ -155,14 +155,13 @@ def _principal_directions(joint: Floats) -> Floats:
     return kept
 
 
-def _projection_bits(from_main: Floats, from_kernel: Floats) -> int:
+def projection_bits(*parts: Floats) -> int:
     """The finest grid at which products with entries of at most 2**20 stay exact in float64."""
-    largest = max(
-        float(np.abs(part).sum(axis=0).max(initial=1e-9)) for part in (from_main, from_kernel)
-    )
-    return min(24, int(np.floor(np.log2(EXACT / 4 / largest))) - _BITS)
+    largest = max(float(np.abs(part).sum(axis=0).max(initial=1e-9)) for part in parts)
+    return min(24, int(np.floor(np.log2(EXACT / 4 / largest))) - BITS)
 
 
-def _with_intercept(unit: Floats) -> Floats:
+def with_intercept(unit: Floats) -> Floats:
+    """An intercept before rows of norm one, (num_rows, 1 + num_directions), of norm one again."""
     intercept = np.full((len(unit), 1), _INTERCEPT)
     return np.concatenate([intercept, unit * np.sqrt(1.0 - _INTERCEPT**2)], axis=1)

@@ -5,7 +5,7 @@ deployed server never imports this module's `Simulation`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from fedistill.data import (
     register_rows,
     split_table,
 )
+from fedistill.data.encoder import Encoder
 from fedistill.data.wording import suggestion
 from fedistill.errors import ConfigError, DataError, LedgerError, PolicyRefusal
+from fedistill.features import proxy_basis
 from fedistill.federation.run_folder import (
     RunFolder,
     check_run_folder,
@@ -164,6 +166,7 @@ def prepare_data(config: RunConfig) -> Simulation:
         config.site_column,
         config.unit_column,
         config.ignored,
+        config.encoder,
         config.partition,
         config.sites,
         config.proxy_fraction,
@@ -178,6 +181,7 @@ def _simulation(
     site_column: str,
     unit_column: str,
     ignored: tuple[str, ...],
+    encoder: str,
     partition: str,
     names: tuple[str, ...],
     proxy_fraction: float,
@@ -191,6 +195,7 @@ def _simulation(
         ignore_columns=ignored,
     )
     split = split_table(table, proxy_fraction=proxy_fraction, test_fraction=test_fraction)
+    proxy = replace(split.proxy, encoder=Encoder.named(encoder))
     parts = partition_rows(split.private, partition, names, site_of_row=split.private_site)
     fitting = {site: int((rows.labels >= 0).sum()) for site, rows in parts.items()}
     bounded = {
@@ -199,13 +204,13 @@ def _simulation(
     eligible = [site for site in parts if bounded[site] >= ROWS_AT_LEAST]
     return Simulation(
         table=table,
-        proxy=split.proxy,
+        proxy=proxy,
         test=split.test,
         test_site=split.test_site,
         sites={
             site: register_rows(
                 parts[site],
-                split.proxy,
+                proxy,
                 num_classes=len(table.classes),
                 rows_at_least=ROWS_AT_LEAST,
                 site=site,
@@ -236,6 +241,7 @@ def _policy(config: RunConfig, simulation: Simulation, site: str) -> Policy:
         teachers=(config.mechanism_of(site)[1],),
         sgd_steps_at_most=config.sgd_steps,
         float_noise=FloatNoise(config.float_noise),
+        encoders=("", simulation.proxy.encoder.import_path) if simulation.proxy.encoder else ("",),
         proxy_sha256=(simulation.proxy.sha256,),
     )
 
@@ -252,7 +258,7 @@ def _population(config: RunConfig, simulation: Simulation, site: str) -> str:
 
 
 def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
-    """Refuse mechanisms and teachers that no site can answer with, before anything runs."""
+    """Refuse mechanisms, teachers and encoders that no site can answer with, before a run."""
     for site, _, _ in config.exceptions:
         if site not in simulation.sites:
             raise ConfigError(
@@ -271,6 +277,8 @@ def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
                     "another mechanism"
                 )
             mechanism.plan(question, simulation.proxy, rows_at_least=ROWS_AT_LEAST)
+            if simulation.proxy.encoder is not None:
+                proxy_basis(simulation.proxy)
         except PolicyRefusal as refusal:
             raise ConfigError(str(refusal)) from None
         units.add(_unit(config, mechanism))

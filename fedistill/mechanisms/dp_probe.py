@@ -220,13 +220,15 @@ class Records:
 
 
 def records_of(rows: LabelledRows, basis: ProxyBasis, num_classes: int) -> Records:
-    """Rows with a possible label; the others contribute nothing (PRIVACY rule 3)."""
-    valid = (rows.labels >= 0) & (rows.labels < num_classes)
-    kept = rows.take(np.flatnonzero(valid))
+    """Rows with a possible label and with features; others contribute nothing (PRIVACY rule 3)."""
+    features = basis.map.transform(rows.rows)
+    possible = (rows.labels >= 0) & (rows.labels < num_classes)
+    valid = np.flatnonzero(possible & features.any(axis=1))
+    kept = rows.take(valid)
     return Records(
-        features=basis.map.transform(kept.rows),
+        features=features[valid],
         labels=kept.labels,
-        unit_sizes=unit_sizes(kept.units, np.ones(len(kept.labels), np.bool_)),
+        unit_sizes=unit_sizes(kept.units, np.ones(len(valid), np.bool_)),
         num_units=kept.num_units,
     )
 

@@ -131,11 +131,12 @@ def count_votes(
     Args:
         cells: The public cells.
         features: (num_rows, num_features) in steps of `FEATURE_STEP`.
-        labels: (num_rows,); a record with an impossible label votes nowhere.
+        labels: (num_rows,); a record with an impossible label votes nowhere, and so does one
+            whose features are all zero, which no encoder could read.
         num_classes: Classes of the task.
         units: (num_rows,) whose vote a record shares; None gives each record a vote of its own.
     """
-    valid = (labels >= 0) & (labels < num_classes)
+    valid = (labels >= 0) & (labels < num_classes) & features.any(axis=1)
     places = cells.assign(features[valid]) * num_classes + labels[valid]
     counts = np.zeros(cells.num_cells * num_classes, np.int64)
     added = row_bounds(VOTE, units, valid)[valid]

@@ -15,6 +15,7 @@ import numpy as np
 from fedistill.codec import decode_release, encode_release
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
+from fedistill.features import proxy_basis
 from fedistill.labels import LabelQuestion, LabelRelease
 from fedistill.mechanisms import Teacher, has_float_noise, mechanism_named
 from fedistill.privacy.adjacency import Unit
@@ -60,7 +61,7 @@ class LocalAgent:
         """Noised labels on the proxy set.
 
         Raises:
-            PolicyRefusal: A clause forbids the question.
+            PolicyRefusal: A clause forbids the question, or the encoder is unfit for public rows.
             BudgetExceeded: The budget does not hold the charge.
             LedgerError: The ledger cannot vouch for the budget.
         """
@@ -70,6 +71,7 @@ class LocalAgent:
             units=mechanism.units,
             adjacency=mechanism.adjacency,
             float_noise=has_float_noise(mechanism),
+            encoder=self.proxy.encoder,
         )
         if question.num_classes != self.rows.num_classes:
             raise PolicyRefusal(
@@ -77,6 +79,8 @@ class LocalAgent:
             )
         rows = _rows_for(self.policy, self.rows)
         plan = mechanism.plan(question, self.proxy, rows_at_least=self.policy.rows_at_least)
+        if self.proxy.encoder is not None:
+            proxy_basis(self.proxy)  # an encoder that is unfit for public rows costs nothing
         with open_ledger(self.policy, self.ledger_path, create=True) as ledger:
             stored = ledger.cached(question.sha256)
             if stored is not None:

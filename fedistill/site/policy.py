@@ -9,6 +9,7 @@ from typing import Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedistill.data.encoder import Encoder
 from fedistill.errors import PolicyRefusal
 from fedistill.labels import LabelQuestion
 from fedistill.privacy.adjacency import Adjacency, Unit
@@ -45,6 +46,11 @@ class Policy(BaseModel):
     mechanisms: tuple[str, ...] = Field(description="mechanisms that may answer")
     teachers: tuple[str, ...] = Field(
         default=("",), description="models that may be trained; an import path runs its code here"
+    )
+    encoders: tuple[str, ...] = Field(
+        default=("",),
+        description="import paths of encoders whose code may run here; an ONNX file is approved "
+        "with the proxy set, whose hash covers it",
     )
     probe_steps_at_most: int = Field(
         default=200, ge=1, description="bound on the work of one answer"
@@ -85,6 +91,7 @@ class Policy(BaseModel):
         units: tuple[Unit, ...],
         adjacency: Adjacency,
         float_noise: bool = False,
+        encoder: Encoder | None = None,
     ) -> None:
         """Refuse a question that asks for more than a clause allows.
 
@@ -93,6 +100,7 @@ class Policy(BaseModel):
             units: Whose presence the mechanism that it names can hide.
             adjacency: What that mechanism guarantees.
             float_noise: Whether it makes its noise in floating point.
+            encoder: The proxy set's.
 
         Raises:
             PolicyRefusal: Names the clause, the value asked for and the bound.
@@ -102,6 +110,10 @@ class Policy(BaseModel):
         if question.teacher not in self.teachers:
             allowed = ", ".join(repr(teacher) for teacher in self.teachers)
             self._refuse("teachers", repr(question.teacher), f"one of {allowed}")
+        code = encoder.import_path if encoder else ""
+        if code not in self.encoders:
+            allowed = ", ".join(repr(name) for name in self.encoders)
+            self._refuse("encoders", repr(code), f"one of {allowed}")
         if question.proxy_sha256 not in self.proxy_sha256:
             approved = ", ".join(sha256[:12] for sha256 in self.proxy_sha256)
             self._refuse("proxy-sha256", question.proxy_sha256[:12], f"one of {approved}")

@@ -42,7 +42,7 @@ def mixed_schemas(draw: st.DrawFn) -> Schema:
 
 
 def test_there_is_no_place_for_labels() -> None:
-    assert {field.name for field in fields(ProxySet)} == {"schema", "rows"}
+    assert {field.name for field in fields(ProxySet)} == {"schema", "rows", "encoder"}
 
 
 def test_canonical_bytes_are_the_documented_format() -> None:

@@ -61,3 +61,11 @@ def test_each_columns_thermometer_counts_alike() -> None:
     variances = fitted.transform(rows).var(axis=0)[2:]
     split = len(fitted.edges[0])
     assert variances[:split].sum() == pytest.approx(variances[split:].sum())
+
+
+@pytest.mark.parametrize(("columns", "edges"), [(133, 15), (134, 7), (500, 2), (1001, 0)])
+def test_wide_tables_share_a_thousand_thermometer_codes(columns: int, edges: int) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, columns)).astype(np.float32)
+    fitted = fit_main_effects(rows)
+    assert {len(each) for each in fitted.edges.values()} == ({edges} if edges else set())
+    assert fitted.transform(rows).shape == (60, columns * (1 + edges))

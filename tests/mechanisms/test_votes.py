@@ -290,3 +290,13 @@ def test_the_response_predicts_the_noise() -> None:
     responses = [Votes().response(asked, release, proxy) for release, _ in answers[:10]]
     predicted = np.mean([response.noise_variance for response in responses], axis=0)
     assert 0.75 < (spread / predicted)[-20:].mean() < 1.75
+
+
+def test_a_record_without_features_votes_nowhere(proxy) -> None:
+    """A row that an encoder cannot read has features of zero."""
+    features = proxy_basis(proxy).map.transform(make_rows(40).rows)
+    labels = np.zeros(40, np.int64)
+    cells = public_cells(proxy, cells=15, partitions=2)
+    rest = count_votes(cells, features[3:], labels[3:], 2)
+    features[:3] = 0
+    np.testing.assert_array_equal(count_votes(cells, features, labels, 2), rest)
