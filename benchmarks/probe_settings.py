@@ -23,6 +23,7 @@ from fedistill.data import LabelledRows, ProxySet, load_table, partition_rows, s
 from fedistill.distill import target
 from fedistill.evaluate.metrics import auc
 from fedistill.features import main_effects, proxy_basis
+from fedistill.federation.simulation import ROWS_AT_LEAST
 from fedistill.labels import LabelQuestion, probabilities
 from fedistill.mechanisms import dp_probe
 
@@ -30,48 +31,58 @@ EPSILONS = 0.5, 1.0, 2.0
 SITES = "site_0", "site_1", "site_2"
 CHOSEN = {
     "clip": 0.7,
-    "steps": 6,
+    "steps": 3,
     "step": 1.0,
     "ridge": 2.83,
-    "model_error": 3.0,
+    "model_error": 2.0,
+    "power": -1.0,
     "thermometer": -1.0,
 }
 """The shipped values; every other row of the table changes one of them.
 
-`thermometer` is the weight of the thermometer codes, z-scores have 1; -1 is the shipped rule.
+`power` is that of the eigenvalue in the prior, `thermometer` the weight of the thermometer codes,
+where z-scores have 1; -1 is the shipped rule.
 """
 
 CHANGES: tuple[dict[str, float], ...] = (
     {},
     {"clip": 0.42},
     {"clip": 1.0},
+    {"steps": 2},
     {"steps": 4},
-    {"steps": 8},
-    {"steps": 16},
+    {"steps": 6},
+    {"steps": 10},
     {"step": 0.7},
+    {"step": 1.3},
     {"ridge": 1.41},
     {"ridge": 4.24},
-    {"model_error": 0.0},
     {"model_error": 1.0},
+    {"model_error": 3.0},
+    {"power": 0.0},
+    {"power": 0.5},
     {"thermometer": 0.0},
-    {"thermometer": 0.3},
     {"thermometer": 1.0},
-    {"clip": 0.42, "steps": 8, "step": 0.7, "ridge": 4.24, "model_error": 0.0},
+    {"steps": 6, "model_error": 3.0, "power": 0.0},
 )
 
+Cut = tuple[ProxySet, list[LabelledRows], LabelledRows]
 
-def validation_auc(dataset: str, epsilon: float, setting: dict[str, float]) -> float:
+
+def validation_auc(
+    rows: Cut, epsilon: float, setting: dict[str, float], solver: str = "combined"
+) -> float:
     """AUC of the denoised target on validation rows, for one draw of the noise."""
-    proxy, sites, validation = cut(dataset)
+    proxy, sites, validation = rows
     question = LabelQuestion(
         mechanism="dp-probe",
         epsilon=epsilon,
         delta=1e-5,
+        solver=solver,
         probe_steps=int(setting["steps"]),
         num_classes=validation.num_classes,
         proxy_sha256=proxy.sha256,
     )
-    clip = int(setting["clip"] / dp_probe._GRADIENT_STEP)
+    powers = (setting["power"],) if setting["power"] >= 0 else target.POWERS
     fixed = setting["thermometer"]
     map_rule: dict[str, Any] = {
         "_MOST_THERMOMETER_VARIANCE": fixed,
@@ -80,25 +91,37 @@ def validation_auc(dataset: str, epsilon: float, setting: dict[str, float]) -> f
     import_module("fedistill.features.proxy_basis")._bases.clear()
     with (
         patch.multiple(main_effects, **(map_rule if fixed >= 0 else {})),
-        patch.multiple(dp_probe, CLIP=setting["clip"], _CLIP_INTEGER=clip),
-        patch.multiple(dp_probe, STEP_SIZE=setting["step"], RIDGE_PER_NOISE=setting["ridge"]),
-        patch.multiple(target, MODEL_ERROR=setting["model_error"]),
+        patch.multiple(dp_probe, CLIP=setting["clip"], STEP_SIZE=setting["step"]),
+        patch.multiple(dp_probe, RIDGE_PER_NOISE=setting["ridge"]),
+        patch.multiple(target, MODEL_ERROR=setting["model_error"], POWERS=powers),
     ):
         mechanism = dp_probe.DPProbe()
-        plan = mechanism.plan(question, proxy, rows_at_least=20)
+        plan = mechanism.plan(question, proxy, rows_at_least=ROWS_AT_LEAST)
         releases = [mechanism.release(rows, proxy, plan)[0] for rows in sites]
         responses = [mechanism.response(question, release, proxy) for release in releases]
-        ensemble = target.build_ensemble(releases, responses, proxy_basis(proxy))
+        ensemble = target.build_ensemble(
+            releases, responses, proxy_basis(proxy), weights="agreement"
+        )
     return auc(probabilities(ensemble.label(validation.rows)), validation.labels) or 0.5
 
 
-def cut(dataset: str) -> tuple[ProxySet, list[LabelledRows], LabelledRows]:
-    """Proxy set, three iid sites and validation rows; the test rows are dropped unseen."""
-    split = split_table(load_table(dataset), proxy_fraction=0.2, test_fraction=0.15)
+def cut(dataset: str, *, site_column: str = "") -> Cut:
+    """Proxy set, sites and validation rows; the test rows are dropped unseen.
+
+    Args:
+        dataset: A shipped name, or a path.
+        site_column: Whose row it is; without one, three sites share the rows at random.
+    """
+    table = load_table(dataset, site_column=site_column)
+    split = split_table(table, proxy_fraction=0.2, test_fraction=0.15)
     order = np.random.default_rng(9).permutation(len(split.private.rows))
     size = len(split.test.rows)
-    sites = partition_rows(split.private.take(order[size:]), "iid", SITES)
-    return split.proxy, list(sites.values()), split.private.take(order[:size])
+    whose = split.private_site and tuple(split.private_site[i] for i in order[size:])
+    parts = partition_rows(
+        split.private.take(order[size:]), "iid", () if whose else SITES, site_of_row=whose
+    )
+    sites = [rows for rows in parts.values() if (rows.labels >= 0).sum() >= ROWS_AT_LEAST]
+    return split.proxy, sites, split.private.take(order[:size])
 
 
 def datasets(folder: Path | None) -> Iterator[str]:
@@ -117,6 +140,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=4)
     arguments = parser.parse_args()
     for dataset in datasets(arguments.data_dir):
+        rows = cut(dataset)
         table = Table(title=f"{Path(dataset).stem}: validation AUC of the target, by epsilon")
         for column in ("setting", *(f"{epsilon:g}" for epsilon in EPSILONS)):
             table.add_column(column)
@@ -124,7 +148,7 @@ def main() -> None:
             scores = [
                 np.mean(
                     [
-                        validation_auc(dataset, epsilon, CHOSEN | change)
+                        validation_auc(rows, epsilon, CHOSEN | change)
                         for _ in range(arguments.repeats)
                     ]
                 )

@@ -107,6 +107,8 @@ def test_weights_are_brought_to_mean_one(rows):
     assert examples.weights.mean().item() == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize(("num_rows", "copies"), [(10, 2_000), (184, 109), (2_000, 10), (50_000, 3)])
+@pytest.mark.parametrize(
+    ("num_rows", "copies"), [(10, 2_000), (184, 109), (2_000, 10), (50_000, 3)]
+)
 def test_few_rows_are_copied_more_often(num_rows: int, copies: int) -> None:
     assert Augmentation().copies_of(num_rows) == copies
