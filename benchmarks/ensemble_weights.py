@@ -49,7 +49,6 @@ def measure(case: Case) -> dict[str, tuple[float, float]]:
         mechanism="dp-probe",
         epsilon=case.epsilon,
         delta=1e-5,
-        probe_steps=6,
         num_classes=validation.num_classes,
         proxy_sha256=proxy.sha256,
     )

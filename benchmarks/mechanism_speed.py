@@ -102,7 +102,6 @@ def measure(name: str, rows: LabelledRows, proxy: ProxySet) -> Speed:
         mechanism=name,
         epsilon=1.0,
         delta=1e-5,
-        probe_steps=6,
         num_classes=NUM_CLASSES,
         proxy_sha256=proxy.sha256,
     )

@@ -102,7 +102,6 @@ def measure(task: Task, name: str, epsilon: float, repeats: int) -> float:
         mechanism=name,
         epsilon=epsilon,
         delta=DELTA,
-        probe_steps=run_config(Path("unused.npz")).probe_steps,
         num_classes=task.public.num_classes,
         proxy_sha256=proxy.sha256,
     )

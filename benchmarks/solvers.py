@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.probe_settings import CHOSEN, EPSILONS, Cut, cut, validation_auc
-from fedistill.labels import SOLVERS
+from fedistill.mechanisms.dp_probe import ROUNDS
 
 CLAIM = 0.003
 WIDE_ROWS, WIDE_COLUMNS = 60_000, 130
@@ -62,13 +62,8 @@ def wide(adult: Path) -> Cut:
 def scores_of(rows: Cut, epsilon: float, repeats: int) -> dict[str, np.ndarray]:
     """AUC of each solver in each repeat."""
     return {
-        solver: np.array(
-            [
-                validation_auc(rows, epsilon, CHOSEN | {"steps": steps}, solver)
-                for _ in range(repeats)
-            ]
-        )
-        for solver, steps in SOLVERS.items()
+        solver: np.array([validation_auc(rows, epsilon, CHOSEN, solver) for _ in range(repeats)])
+        for solver in ROUNDS
     }
 
 
@@ -83,7 +78,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(highlight=False)
     worst = 0.0
-    table = Table("data", "epsilon", *SOLVERS, "combined less the better", box=None)
+    table = Table("data", "epsilon", *ROUNDS, "combined less the better", box=None)
     for name, read in track(list(cuts(arguments.data_dir)), description="", console=console):
         rows = read()
         small = sum(len(site.rows) for site in rows[1]) < 6_000

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int16]
 
-SOLVERS: Mapping[str, int] = {"combined": 3, "gradient": 6, "moment": 1}
-"""The solvers of `dp-probe`, and how many noised sums each takes unless a run says otherwise."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class LabelQuestion:
@@ -31,10 +28,10 @@ class LabelQuestion:
         mechanism: Name of the mechanism that shall answer.
         epsilon: What the answer may cost, at `delta`.
         delta: See above; 0 < delta <= 1e-3.
-        probe_steps: Noised sums of `dp-probe`.
         num_classes: Classes of the task, at least 2.
         proxy_sha256: The proxy set to label.
         solver: How `dp-probe` finds its weights: `combined`, `gradient` or `moment`.
+        probe_steps: Noised sums of `dp-probe`; 0 takes what suits solver and site.
         teacher: Name of the model that `sharded`, `clipped` or `dp-sgd` trains; "" takes the first.
         shards: Disjoint shards of `sharded`, each with a teacher of its own.
         queries: Proxy rows that `sharded` is asked; the others follow from these.
@@ -53,10 +50,10 @@ class LabelQuestion:
     mechanism: str
     epsilon: float
     delta: float
-    probe_steps: int
     num_classes: int
     proxy_sha256: str
     solver: str = "combined"
+    probe_steps: int = 0
     teacher: str = ""
     shards: int = 100
     queries: int = 300

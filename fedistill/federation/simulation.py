@@ -32,7 +32,7 @@ from fedistill.federation.run_folder import (
     check_writable,
     ledger_path,
 )
-from fedistill.labels import SOLVERS, LabelQuestion
+from fedistill.labels import LabelQuestion
 from fedistill.mechanisms import (
     Mechanism,
     has_float_noise,
@@ -112,7 +112,7 @@ def question_of(config: RunConfig, simulation: Simulation, site: str = "") -> La
         epsilon=config.epsilon,
         delta=config.delta,
         solver=config.solver,
-        probe_steps=config.probe_steps or SOLVERS[config.solver],
+        probe_steps=config.probe_steps,
         num_classes=len(simulation.table.classes),
         proxy_sha256=simulation.proxy.sha256,
         teacher=teacher,

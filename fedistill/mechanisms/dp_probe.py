@@ -11,7 +11,8 @@ on the grid 2^-14. W_t is a function of earlier releases.
 Solvers, which differ in their rounds alone: in the first round W is zero and the sum is the moment
 of phi and e_y - 1/K, whose norm is at most sqrt(1 - 1/K), so it is exact without clipping.
 `moment` is that round alone; `combined` lets gradient rounds, clipped to `CLIP`, follow it;
-`gradient` has gradient rounds only.
+`gradient` has gradient rounds only. Unless the question says how many rounds, `combined` takes more
+of them, of more noise, where the noised count is large.
 
 Sensitivity: adding a unit adds its records' contributions and leaves all others bit for bit as they
 were (PRIVACY rule 8). Each of its r records is at most clip / r long, so a sum moves by at most its
@@ -21,26 +22,27 @@ beyond it contributes zero. The count is of units and moves by one.
 Output law: each sum plus independent discrete Gaussians of one scale; rho = sensitivity^2 /
 (2 scale^2) zCDP a sum (Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential
 Privacy", Theorem 14), added over rounds and the count (Bun and Steinke 2016, Lemma 2.3, adaptive
-composition). Weights, labels on public rows and `response` are post-processing.
+composition). However many rounds the noised count asks for, they share one rho. Weights, labels on
+public rows and `response` are post-processing.
 
 The preconditioner is the proxy set's curvature under Boehning's (1992) bound of 1/2, times the
 noised count; no private value but the noised sums enters it.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
-from dp_accounting import ComposedDpEvent, DpEvent, SelfComposedDpEvent, ZCDpEvent
+from dp_accounting import ComposedDpEvent, SelfComposedDpEvent, ZCDpEvent
 
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.data.wording import suggestion
 from fedistill.errors import PolicyRefusal
 from fedistill.features import FEATURE_STEP, ProxyBasis, proxy_basis
 from fedistill.labels import (
-    SOLVERS,
     Floats,
     LabelQuestion,
     LabelRelease,
@@ -59,6 +61,12 @@ Integers = npt.NDArray[np.int64]
 
 CLIP = 0.7
 """L2 bound on a record's gradient phi(x) (e_y - p)^T; without clipping it is below sqrt(2)."""
+
+ROUNDS: Mapping[str, tuple[int, int]] = {"combined": (3, 10), "gradient": (6, 6), "moment": (1, 1)}
+"""The solvers, and their rounds at small and at large sites unless the question says how many."""
+
+LARGE_SITE = 8_000
+"""Noised units from which on a site is large."""
 
 STEP_SIZE = 1.0
 RIDGE_PER_NOISE = 2.83
@@ -87,9 +95,9 @@ class Round:
         return self.scale * _GRADIENT_STEP
 
     @property
-    def event(self) -> DpEvent:
-        """What it costs."""
-        return ZCDpEvent(rho=0.5 * (self.clip / self.scale) ** 2)
+    def rho(self) -> float:
+        """What it costs, in zCDP."""
+        return 0.5 * (self.clip / self.scale) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +105,18 @@ class ProbePlan(Plan):
     """A planned release.
 
     Attributes:
-        rounds: The sums, in their order; all cost the same.
+        small: The sums at a small site, in their order; all cost the same.
+        large: The sums at a large one; they cost as much together, but for rounding.
         count_scale: Of the noise in the record count.
     """
 
-    rounds: tuple[Round, ...]
+    small: tuple[Round, ...]
+    large: tuple[Round, ...]
     count_scale: float
+
+    def rounds(self, count: float) -> tuple[Round, ...]:
+        """The sums at a site of that noised count."""
+        return self.large if count >= LARGE_SITE else self.small
 
 
 class DPProbe(LinearMechanism):
@@ -119,18 +133,23 @@ class DPProbe(LinearMechanism):
             PolicyRefusal: There is no such solver, or `moment` shall take more than one round.
         """
         rho = calibrate_rho(question.epsilon, question.delta, self.adjacency)
-        clips = clips_of(question)
-        each = (1 - COUNT_SHARE) * rho / len(clips)
-        rounds = tuple(Round(clip=clip, scale=scale_for(clip, each)) for clip in clips)
+        small, large = (
+            tuple(Round(clip=clip, scale=scale_for(clip, each)) for clip in clips)
+            for clips in clips_of(question)
+            for each in [(1 - COUNT_SHARE) * rho / len(clips)]
+        )
         count_scale = scale_for(1, COUNT_SHARE * rho)
+        dearest = max(small, large, key=lambda rounds: sum(each.rho for each in rounds))
         sums = [
-            SelfComposedDpEvent(equal.event, len(list(same))) for equal, same in groupby(rounds)
+            SelfComposedDpEvent(ZCDpEvent(equal.rho), len(list(same)))
+            for equal, same in groupby(dearest)
         ]
         return ProbePlan(
             question=question,
             event=ComposedDpEvent([ZCDpEvent(rho=0.5 / count_scale**2), *sums]),
             rows_at_least=rows_at_least,
-            rounds=rounds,
+            small=small,
+            large=large,
             count_scale=count_scale,
         )
 
@@ -145,7 +164,7 @@ class DPProbe(LinearMechanism):
         noised = int(add_noise(np.array([records.num_units]), plan.count_scale)[0])
         count = max(noised, plan.rows_at_least, 1)
         weights = np.zeros((basis.map.num_features, plan.question.num_classes))
-        for this in plan.rounds:
+        for this in plan.rounds(count):
             residuals = clipped_residuals(records, weights, clip=this.clip)
             exact_sum = _sum_of_contributions(records.features, residuals)
             noisy_sum = add_noise(exact_sum, this.scale)
@@ -169,7 +188,7 @@ class DPProbe(LinearMechanism):
         shares = probabilities(release.log_odds)
         curvature = float(((shares * (1 - shares)).sum(axis=1) / (shares.shape[1] - 1)).mean())
         gain, noise_variance = np.zeros((2, len(basis.eigenvalues)))
-        for this in plan.rounds:
+        for this in plan.rounds(count):
             kappa = curvature * _unclipped_share(shares, basis, this.clip * _GRADIENT_STEP)
             damping = _damping(basis, count, this.std)
             rate = STEP_SIZE * count * kappa * basis.eigenvalues / damping
@@ -183,23 +202,27 @@ class DPProbe(LinearMechanism):
         )
 
 
-def clips_of(question: LabelQuestion) -> tuple[int, ...]:
-    """The L2 bound of each round's contributions, in steps of 2^-30.
+def clips_of(question: LabelQuestion) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The L2 bound of each round's contributions at small and at large sites, in steps of 2^-30.
 
     Raises:
         PolicyRefusal: See `DPProbe.plan`.
     """
-    solver, num_rounds = question.solver, question.probe_steps
-    if solver not in SOLVERS:
-        raise PolicyRefusal(f"solver={solver!r} must be a solver: {suggestion(solver, SOLVERS)}")
-    if solver == "moment" and num_rounds > 1:
+    solver, asked = question.solver, question.probe_steps
+    if solver not in ROUNDS:
+        raise PolicyRefusal(f"solver={solver!r} must be a solver: {suggestion(solver, ROUNDS)}")
+    if solver == "moment" and asked > 1:
         raise PolicyRefusal(
-            f"probe-steps={num_rounds} must be 1 with solver='moment': leave it out, or choose "
+            f"probe-steps={asked} must be 1 with solver='moment': leave it out, or choose "
             "'combined'"
         )
     moment = math.sqrt(1 - 1 / question.num_classes)
-    clips = [CLIP if solver == "gradient" else moment] + [CLIP] * (num_rounds - 1)
-    return tuple(math.floor(clip / _GRADIENT_STEP) for clip in clips)
+    first = CLIP if solver == "gradient" else moment
+    small, large = (
+        tuple(math.floor(clip / _GRADIENT_STEP) for clip in (first, *[CLIP] * (rounds - 1)))
+        for rounds in (ROUNDS[solver] if asked == 0 else (asked, asked))
+    )
+    return small, large
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from fedistill.distill.target import build_ensemble
 from fedistill.errors import ConfigError, PolicyRefusal
 from fedistill.evaluate.metrics import score
 from fedistill.features import proxy_basis
-from fedistill.labels import SOLVERS, LabelQuestion, probabilities
+from fedistill.labels import LabelQuestion, probabilities
 from fedistill.mechanisms import Mechanism, has_float_noise, mechanism_named, mechanism_names
 from fedistill.planner.public_rows import PublicRows
 from fedistill.planner.recommend import FAR_BEHIND, Advice, recommend
@@ -172,7 +172,6 @@ def _question(
         mechanism=name,
         epsilon=epsilon,
         delta=request.delta,
-        probe_steps=SOLVERS["combined"],
         num_classes=num_classes,
         proxy_sha256=proxy.sha256,
         teacher=request.teacher,

@@ -123,11 +123,11 @@ class Policy(BaseModel):
                 question.epsilon,
                 f"above 0 and at most {self.epsilon_per_release}",
             )
-        if not 1 <= question.probe_steps <= self.probe_steps_at_most:
+        if not 0 <= question.probe_steps <= self.probe_steps_at_most:
             self._refuse(
                 "probe-steps-at-most",
                 question.probe_steps,
-                f"at least 1 and at most {self.probe_steps_at_most}",
+                f"at least 0 and at most {self.probe_steps_at_most}",
             )
         if not 1 <= question.sgd_steps <= self.sgd_steps_at_most:
             self._refuse(

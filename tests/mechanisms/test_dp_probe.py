@@ -12,10 +12,12 @@ from scipy.optimize import minimize_scalar
 from fedistill.data import LabelledRows, ProxySet, numbers
 from fedistill.errors import PolicyRefusal
 from fedistill.features import FEATURE_STEP, proxy_basis
-from fedistill.labels import SOLVERS, LabelQuestion, probabilities
+from fedistill.labels import LabelQuestion, probabilities
 from fedistill.mechanisms import dp_probe
 from fedistill.mechanisms.dp_probe import (
     CLIP,
+    LARGE_SITE,
+    ROUNDS,
     DPProbe,
     Records,
     clipped_residuals,
@@ -47,7 +49,6 @@ def question(proxy: ProxySet, **changes) -> LabelQuestion:
         "mechanism": "dp-probe",
         "epsilon": 1.0,
         "delta": 1e-5,
-        "probe_steps": 3,
         "num_classes": 2,
         "proxy_sha256": proxy.sha256,
     }
@@ -153,13 +154,13 @@ def test_small_gradients_are_not_clipped() -> None:
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.5, 1.0, 4.0])
 @pytest.mark.parametrize(
-    ("solver", "steps"), [("moment", 1), ("gradient", 6), ("combined", 3), ("combined", 40)]
+    ("solver", "steps"), [("moment", 1), ("gradient", 6), ("combined", 0), ("combined", 40)]
 )
 def test_the_plan_costs_what_was_asked_and_no_more(proxy, epsilon, solver: str, steps) -> None:
     """Against an independent formula: zCDP to approximate DP, minimised over all real orders."""
     asked = question(proxy, epsilon=epsilon, solver=solver, probe_steps=steps, num_classes=3)
     plan = DPProbe().plan(asked, proxy, rows_at_least=20)
-    rho = 0.5 / plan.count_scale**2 + sum(0.5 * (r.clip / r.scale) ** 2 for r in plan.rounds)
+    rho = 0.5 / plan.count_scale**2 + sum(0.5 * (r.clip / r.scale) ** 2 for r in plan.small)
 
     def converted(log_excess: float) -> float:
         order = 1 + math.exp(log_excess)
@@ -171,8 +172,8 @@ def test_the_plan_costs_what_was_asked_and_no_more(proxy, epsilon, solver: str, 
 
 
 def test_the_event_states_every_noisy_sum(proxy) -> None:
-    plan = DPProbe().plan(question(proxy), proxy, rows_at_least=20)
-    moment, gradient, _ = plan.rounds
+    plan = DPProbe().plan(question(proxy, probe_steps=3), proxy, rows_at_least=20)
+    moment, gradient, _ = plan.small
     assert plan.event == ComposedDpEvent(
         [
             ZCDpEvent(0.5 / plan.count_scale**2),
@@ -187,14 +188,41 @@ def test_solvers_differ_in_their_rounds_alone(proxy, num_classes: int) -> None:
     """PRIVACY's table: the moment of phi (e_y - 1/K) has norm at most sqrt(1 - 1/K)."""
     moment = math.floor(math.sqrt(1 - 1 / num_classes) * 2**30)
     clips = {
-        solver: clips_of(question(proxy, solver=solver, probe_steps=n, num_classes=num_classes))
-        for solver, n in SOLVERS.items()
+        solver: clips_of(question(proxy, solver=solver, num_classes=num_classes))
+        for solver in ROUNDS
     }
     assert clips == {
-        "moment": (moment,),
-        "combined": (moment, CLIP_INTEGER, CLIP_INTEGER),
-        "gradient": (CLIP_INTEGER,) * 6,
+        "moment": ((moment,),) * 2,
+        "combined": ((moment, *[CLIP_INTEGER] * 2), (moment, *[CLIP_INTEGER] * 9)),
+        "gradient": ((CLIP_INTEGER,) * 6,) * 2,
     }
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 8.0])
+def test_however_many_rounds_a_site_takes_they_cost_what_was_charged(proxy, epsilon) -> None:
+    """The noised count decides how many; the charge was made before it was drawn."""
+    plan = DPProbe().plan(question(proxy, epsilon=epsilon), proxy, rows_at_least=20)
+    charged = epsilon_of(plan.event, 1e-5, DPProbe.adjacency)
+    count = ZCDpEvent(0.5 / plan.count_scale**2)
+    for rounds in (plan.small, plan.large):
+        sums = [ZCDpEvent(0.5 * (r.clip / r.scale) ** 2) for r in rounds]
+        cost = epsilon_of(ComposedDpEvent([count, *sums]), 1e-5, DPProbe.adjacency)
+        assert cost <= charged * (1 + 1e-12)
+        assert cost >= charged * 0.9999
+
+
+@pytest.mark.parametrize(("noised", "rounds"), [(LARGE_SITE - 1, 3), (LARGE_SITE, 10)])
+def test_the_noised_count_decides_and_not_the_rows(proxy, monkeypatch, noised, rounds) -> None:
+    drawn = []
+
+    def spy(sums, scale):
+        drawn.append(sums.shape)
+        return np.array([noised]) if sums.shape == (1,) else sums
+
+    monkeypatch.setattr(dp_probe, "add_noise", spy)
+    mechanism = DPProbe()
+    mechanism.release(make_rows(50), proxy, mechanism.plan(question(proxy), proxy, rows_at_least=1))
+    assert len(drawn) == 1 + rounds
 
 
 @settings(deadline=None, max_examples=40)
@@ -245,14 +273,14 @@ def test_every_noisy_sum_gets_the_planned_noise(proxy, monkeypatch) -> None:
     plan = mechanism.plan(question(proxy), proxy, rows_at_least=20)
     mechanism.release(rows, proxy, plan)
     shape = (proxy_basis(proxy).map.num_features, 2)
-    assert drawn == [((1,), plan.count_scale)] + [(shape, r.scale) for r in plan.rounds]
+    assert drawn == [((1,), plan.count_scale)] + [(shape, r.scale) for r in plan.small]
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ROUNDS)
 def test_the_sum_reaches_the_noise_at_its_true_sensitivity(proxy, monkeypatch, solver) -> None:
     """What is noised, not only what is computed: remove one record, compare the sums."""
     mechanism = DPProbe()
-    asked = question(proxy, solver=solver, probe_steps=SOLVERS[solver])
+    asked = question(proxy, solver=solver)
     plan = mechanism.plan(asked, proxy, rows_at_least=20)
 
     def sums_of(rows: LabelledRows) -> list[np.ndarray]:
@@ -272,7 +300,7 @@ def test_the_sum_reaches_the_noise_at_its_true_sensitivity(proxy, monkeypatch, s
         )
         assert abs(int(whole[0][0] - rest[0][0])) == 1
         # With the noise held at zero the weights stay zero, so all rounds see the same state.
-        for this, with_record, without in zip(plan.rounds, whole[1:], rest[1:], strict=True):
+        for this, with_record, without in zip(plan.small, whole[1:], rest[1:], strict=True):
             moved = (with_record - without).astype(object)
             assert 0 < int((moved**2).sum()) <= this.clip**2
 
@@ -309,13 +337,11 @@ def test_an_empty_site_answers_noise(proxy, num_classes: int) -> None:
     assert release.codes.shape == (400, num_classes - 1)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ROUNDS)
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_with_enough_rows_the_teacher_learns_the_classes(proxy, num_classes, solver) -> None:
     mechanism, rows = DPProbe(), make_rows(20_000, num_classes)
-    asked = question(
-        proxy, epsilon=2.0, num_classes=num_classes, solver=solver, probe_steps=SOLVERS[solver]
-    )
+    asked = question(proxy, epsilon=2.0, num_classes=num_classes, solver=solver)
     plan = mechanism.plan(asked, proxy, rows_at_least=20)
     release, teacher = mechanism.release(rows, proxy, plan)
     fresh = make_rows(2_000, num_classes, seed=2)
@@ -329,7 +355,7 @@ def test_with_enough_rows_the_teacher_learns_the_classes(proxy, num_classes, sol
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", ROUNDS)
 def test_the_response_predicts_gain_and_noise(solver: str) -> None:
     """The law that the server inverts, against the spread of 60 releases of one data set.
 
@@ -339,7 +365,7 @@ def test_the_response_predicts_gain_and_noise(solver: str) -> None:
     """
     proxy = ProxySet(schema=numbers(COLUMNS), rows=make_rows(600, seed=5).rows)
     mechanism, rows, basis = DPProbe(), make_rows(4_000), proxy_basis(proxy)
-    asked = question(proxy, epsilon=0.5, solver=solver, probe_steps=SOLVERS[solver])
+    asked = question(proxy, epsilon=0.5, solver=solver)
     plan = mechanism.plan(asked, proxy, rows_at_least=20)
     releases = [mechanism.release(rows, proxy, plan) for _ in range(60)]
     weights = np.stack([teacher.weights for _, teacher in releases])

@@ -74,7 +74,7 @@ def next_to(field: str, value: object) -> object:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        return value - 1
+        return value - 1 if value > 1 else value + 1
     return names.get(field, "mlp")
 
 
@@ -135,7 +135,7 @@ def test_a_smaller_question_may_still_fit(agent, question) -> None:
         ({"epsilon": float("nan")}, "epsilon-per-release"),
         ({"epsilon": 0.0}, "epsilon-per-release"),
         ({"delta": 0.0}, "delta"),
-        ({"probe_steps": 0}, "probe-steps-at-most"),
+        ({"probe_steps": -1}, "probe-steps-at-most"),
         ({"probe_steps": 10**9}, "probe-steps-at-most"),
         ({"sgd_steps": 0}, "sgd-steps-at-most"),
         ({"sgd_steps": 10**9}, "sgd-steps-at-most"),
