@@ -134,15 +134,14 @@ def forecast(
 
     world = world_of(0)
     names, skipped = _runnable(request, world.proxy, public.num_classes)
-    epsilons = [request.epsilon * factor for factor in FACTORS]
-    steps = [(0, name, epsilon) for epsilon in epsilons for name in names]
-    steps += [(d, name, request.epsilon) for d in range(1, MOST_DRAWS) for name in names]
+    steps = _steps(names, request.epsilon)
     trials: list[Trial] = []
     for done, (draw, name, epsilon) in enumerate(steps):
         on_step(done, len(steps), f"{name} at epsilon {epsilon:g}")
-        if draw >= FEWEST_DRAWS and time.monotonic() - started > request.seconds:
+        late = time.monotonic() - started > request.seconds
+        if draw >= FEWEST_DRAWS and late:
             break
-        if draw >= FEWEST_DRAWS and _is_hopeless(name, trials, request.epsilon):
+        if _is_hopeless(name, trials, request.epsilon) and (draw > 0 or late):
             continue
         world = world if draw == (trials[-1].draw if trials else 0) else world_of(draw)
         question = _question(request, world.proxy, public.num_classes, name, epsilon)
@@ -235,14 +234,24 @@ def _try(
     )
 
 
+def _steps(names: list[str], asked: float) -> list[tuple[int, str, float]]:
+    """What to try, by draw, mechanism and epsilon: first what the advice cannot do without."""
+    steps = [(0, name, asked) for name in names]
+    steps += [(0, name, asked * factor) for factor in FACTORS if factor != 1 for name in names]
+    return steps + [(draw, name, asked) for draw in range(1, MOST_DRAWS) for name in names]
+
+
 def _is_hopeless(name: str, trials: list[Trial], epsilon: float) -> bool:
-    """Whether the first draws left a mechanism far behind the best."""
+    """Whether the first draws left a mechanism far behind the best; one alone must say so twice."""
     first = [trial for trial in trials if trial.epsilon == epsilon and trial.draw < FEWEST_DRAWS]
     scores: dict[str, list[float]] = {}
     for trial in first:
         scores.setdefault(trial.mechanism, []).append(trial.score)
+    if name not in scores:
+        return False
     means = {each: float(np.mean(values)) for each, values in scores.items()}
-    return means[name] < max(means.values()) - FAR_BEHIND
+    behind = FAR_BEHIND if len(scores[name]) > 1 else 2 * FAR_BEHIND
+    return means[name] < max(means.values()) - behind
 
 
 def _notes(public: PublicRows, request: Request, num_sites: int, num_rows: int) -> list[str]:

@@ -61,12 +61,15 @@ def points(forecast: Forecast) -> list[Point]:
 
 
 def curves(forecast: Forecast) -> Mapping[str, list[tuple[float, float]]]:
-    """(epsilon, score) by mechanism: the first draw, which covers all epsilons."""
+    """(epsilon, score) by mechanism, epsilons rising: the first draw's.
+
+    Mechanisms that fell far behind may have been tried at one epsilon alone; they have no curve.
+    """
     found: dict[str, list[tuple[float, float]]] = {}
     for trial in forecast.trials:
         if trial.draw == 0:
             found.setdefault(trial.mechanism, []).append((trial.epsilon, trial.score))
-    return found
+    return {name: sorted(points) for name, points in found.items() if len(points) > 1}
 
 
 def as_json(forecast: Forecast) -> dict[str, Any]:
