@@ -35,7 +35,7 @@ class Recipe:
     """Settings of the loop. It takes at least `epochs` passes over the proxy rows and `steps`."""
 
     epochs: int = 40
-    steps: int = 1500
+    steps: int = 2500
     batch: int = 256
     learning_rate: float = 3e-3
     weight_decay: float = 0.01

@@ -12,7 +12,7 @@ Solvers, which differ in their rounds alone: in the first round W is zero and th
 of phi and e_y - 1/K, whose norm is at most sqrt(1 - 1/K), so it is exact without clipping.
 `moment` is that round alone; `combined` lets gradient rounds, clipped to `CLIP`, follow it;
 `gradient` has gradient rounds only. Unless the question says how many rounds, `combined` takes more
-of them, of more noise, where the noised count is large.
+of them, of more noise each, the larger the noised count is.
 
 Sensitivity: adding a unit adds its records' contributions and leaves all others bit for bit as they
 were (PRIVACY rule 8). Each of its r records is at most clip / r long, so a sum moves by at most its
@@ -62,8 +62,15 @@ Integers = npt.NDArray[np.int64]
 CLIP = 0.7
 """L2 bound on a record's gradient phi(x) (e_y - p)^T; without clipping it is below sqrt(2)."""
 
-ROUNDS: Mapping[str, tuple[int, int]] = {"combined": (3, 10), "gradient": (6, 6), "moment": (1, 1)}
-"""The solvers, and their rounds at small and at large sites unless the question says how many."""
+ROUNDS: Mapping[str, tuple[int, ...]] = {
+    "combined": (1, 3, 10),
+    "gradient": (6, 6, 6),
+    "moment": (1, 1, 1),
+}
+"""The solvers, and their rounds at faint, common and large sites unless the question says."""
+
+FAINT_SIGNAL = 15.0
+"""A site is faint below so many noised units times the square root of rho."""
 
 LARGE_SITE = 8_000
 """Noised units from which on a site is large."""
@@ -105,18 +112,22 @@ class ProbePlan(Plan):
     """A planned release.
 
     Attributes:
-        small: The sums at a small site, in their order; all cost the same.
-        large: The sums at a large one; they cost as much together, but for rounding.
+        schedules: The sums at faint, common and large sites, in their order; each schedule costs
+            the same, but for rounding.
+        faint_below: Noised units below which a site is faint.
         count_scale: Of the noise in the record count.
     """
 
-    small: tuple[Round, ...]
-    large: tuple[Round, ...]
+    schedules: tuple[tuple[Round, ...], ...]
+    faint_below: float
     count_scale: float
 
     def rounds(self, count: float) -> tuple[Round, ...]:
         """The sums at a site of that noised count."""
-        return self.large if count >= LARGE_SITE else self.small
+        faint, common, large = self.schedules
+        if count < self.faint_below:
+            return faint
+        return large if count >= LARGE_SITE else common
 
 
 class DPProbe(LinearMechanism):
@@ -133,13 +144,13 @@ class DPProbe(LinearMechanism):
             PolicyRefusal: There is no such solver, or `moment` shall take more than one round.
         """
         rho = calibrate_rho(question.epsilon, question.delta, self.adjacency)
-        small, large = (
+        schedules = tuple(
             tuple(Round(clip=clip, scale=scale_for(clip, each)) for clip in clips)
             for clips in clips_of(question)
             for each in [(1 - COUNT_SHARE) * rho / len(clips)]
         )
         count_scale = scale_for(1, COUNT_SHARE * rho)
-        dearest = max(small, large, key=lambda rounds: sum(each.rho for each in rounds))
+        dearest = max(schedules, key=lambda rounds: sum(each.rho for each in rounds))
         sums = [
             SelfComposedDpEvent(ZCDpEvent(equal.rho), len(list(same)))
             for equal, same in groupby(dearest)
@@ -148,8 +159,8 @@ class DPProbe(LinearMechanism):
             question=question,
             event=ComposedDpEvent([ZCDpEvent(rho=0.5 / count_scale**2), *sums]),
             rows_at_least=rows_at_least,
-            small=small,
-            large=large,
+            schedules=schedules,
+            faint_below=FAINT_SIGNAL / math.sqrt(rho),
             count_scale=count_scale,
         )
 
@@ -202,8 +213,8 @@ class DPProbe(LinearMechanism):
         )
 
 
-def clips_of(question: LabelQuestion) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The L2 bound of each round's contributions at small and at large sites, in steps of 2^-30.
+def clips_of(question: LabelQuestion) -> tuple[tuple[int, ...], ...]:
+    """L2 bounds of the rounds' contributions at faint, common and large sites, in steps of 2^-30.
 
     Raises:
         PolicyRefusal: See `DPProbe.plan`.
@@ -218,11 +229,10 @@ def clips_of(question: LabelQuestion) -> tuple[tuple[int, ...], tuple[int, ...]]
         )
     moment = math.sqrt(1 - 1 / question.num_classes)
     first = CLIP if solver == "gradient" else moment
-    small, large = (
+    return tuple(
         tuple(math.floor(clip / _GRADIENT_STEP) for clip in (first, *[CLIP] * (rounds - 1)))
-        for rounds in (ROUNDS[solver] if asked == 0 else (asked, asked))
+        for rounds in (ROUNDS[solver] if asked == 0 else (asked,) * 3)
     )
-    return small, large
 
 
 @dataclass(frozen=True, kw_only=True)

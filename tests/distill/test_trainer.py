@@ -16,8 +16,8 @@ from fedistill.labels import EnsembleTarget
 SHORT = Recipe(epochs=1, steps=250)
 
 
-@pytest.mark.parametrize(("num_rows", "steps"), [(1000, 1500), (6000, 1500), (100_000, 15_640)])
-def test_the_recipe_takes_40_epochs_and_1500_steps_at_least(num_rows, steps):
+@pytest.mark.parametrize(("num_rows", "steps"), [(1000, 2500), (6000, 2500), (100_000, 15_640)])
+def test_the_recipe_takes_40_epochs_and_2500_steps_at_least(num_rows, steps):
     assert Recipe().num_steps(num_rows) == steps
 
 
