@@ -39,8 +39,10 @@ class Point:
 
 
 def points(forecast: Forecast) -> list[Point]:
-    """By mechanism and epsilon, in the order they were tried."""
-    keys = dict.fromkeys((trial.mechanism, trial.epsilon) for trial in forecast.trials)
+    """By mechanism, in the order they were tried, and epsilon, rising."""
+    names = dict.fromkeys(trial.mechanism for trial in forecast.trials)
+    tried = {(trial.mechanism, trial.epsilon) for trial in forecast.trials}
+    keys = [key for name in names for key in sorted(tried) if key[0] == name]
     found = []
     for name, epsilon in keys:
         some = [t for t in forecast.trials if (t.mechanism, t.epsilon) == (name, epsilon)]

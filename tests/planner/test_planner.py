@@ -167,7 +167,9 @@ def test_what_can_be_learned_is_learned(found: Forecast) -> None:
     assert found.advice.mechanism == "dp-probe"
     scores = {(p.mechanism, p.epsilon): p.score for p in points(found)}
     assert scores["dp-probe", 2.0] > 0.85
-    assert len(scores) == 2 * 6
+    # What falls far behind is tried once, for there is no time to spare.
+    assert [epsilon for name, epsilon in scores if name == "dp-probe"] == [0.5, 1, 2, 4, 8, 16]
+    assert [epsilon for name, epsilon in scores if name == "clipped"] == [2.0]
 
 
 def test_every_point_says_noise_bytes_and_seconds(found: Forecast) -> None:
