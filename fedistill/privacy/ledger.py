@@ -8,14 +8,14 @@ One ledger is one population under one adjacency and one unit, for life. The cha
 before `charge` returns and is never refunded: whatever dies afterwards can waste budget, not
 overspend it.
 
-SQLite runs with a rollback journal (`journal_mode=DELETE`), so that the ledger at rest is one file
-that can be copied, and with `synchronous=EXTRA`: FULL does not sync the directory after it removes
-the journal, and a power cut could then bring the journal back and undo a charge whose release has
-left.
+A charge syncs the disk once, when it is committed (`ledger_file`). Its line in the anchor is
+written after that and synced before its release is stored: a power cut in between leaves an anchor
+behind the ledger, of a charge whose release never left, and the next `open` brings it up to date.
 """
 
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING, Any, Self
 from fedistill.errors import LedgerError
 from fedistill.privacy import accountant, ledger_file
 from fedistill.privacy.adjacency import Adjacency, Unit
-from fedistill.privacy.chain import (
-    Anchor,
-    canonical,
-    link,
-    read_anchor,
-    write_anchor,
-)
+from fedistill.privacy.chain import Anchor, canonical, link
 from fedistill.privacy.charge import Charge, Entry
 from fedistill.privacy.events import event_to_json
+from fedistill.privacy.ledger_anchor import (
+    add_to_anchor,
+    read_anchor,
+    settle_anchor,
+    sync_anchor,
+    write_anchor,
+)
 from fedistill.privacy.ledger_budget import check_budget
 from fedistill.privacy.ledger_contents import Contents, read_contents
 from fedistill.privacy.ledger_file import ledger_errors
@@ -106,7 +107,7 @@ class Ledger:
             header = {**declared, "public_key": signer.public}
             ledger = cls(path, ledger_file.connect(path, "rw"), header, signer)
             try:
-                ledger._contents()
+                ledger._bring_anchor_up_to_date()
             except BaseException:
                 ledger.close()
                 raise
@@ -138,6 +139,7 @@ class Ledger:
         """
         asked = event_to_json(event)
         with ledger_errors(self._path):
+            ledger_file.begin_log(self._path, self._connection)
             with ledger_file.transaction(self._connection):
                 contents = self._contents()
                 past = contents.events
@@ -166,7 +168,7 @@ class Ledger:
                 )
                 entry = self._insert(contents.head, sequence, text, canonical(asked))
             self._known = contents.extended([entry])
-            write_anchor(self._path, Anchor.sign(self._key, count=sequence, head=entry.hash))
+            add_to_anchor(self._path, Anchor.sign(self._key, count=sequence, head=entry.hash))
         return entry.charge
 
     def store(self, charge: Charge, release: bytes, teacher: bytes) -> None:
@@ -177,12 +179,15 @@ class Ledger:
         """
         digest = release_digest(release, teacher)
         signature = sign_release(self._key, charge.hash, digest)
-        with ledger_errors(self._path), ledger_file.transaction(self._connection):
-            self._connection.execute(
-                "INSERT INTO releases (sequence, release, teacher, sha256, signature)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (charge.sequence, release, teacher, digest, signature),
-            )
+        with ledger_errors(self._path):
+            sync_anchor(self._path)
+            ledger_file.begin_log(self._path, self._connection)
+            with ledger_file.transaction(self._connection):
+                self._connection.execute(
+                    "INSERT INTO releases (sequence, release, teacher, sha256, signature)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    (charge.sequence, release, teacher, digest, signature),
+                )
 
     def cached(self, question: str) -> StoredRelease | None:
         """The latest stored answer to `question`, or None.
@@ -242,7 +247,14 @@ class Ledger:
         return verify(self._path)
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database: one file again, its anchor one line, where the disk allows it.
+
+        Where it does not, or another process has the ledger open, log and lines stay, and count.
+        """
+        with suppress(OSError, LedgerError):
+            settle_anchor(self._path)
+        with suppress(OSError, sqlite3.Error):
+            ledger_file.end_log(self._path, self._connection)
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -269,6 +281,14 @@ class Ledger:
             (sequence, text, event, digest, signature),
         )
         return entry
+
+    def _bring_anchor_up_to_date(self) -> None:
+        """Write the anchor of charges that a crash kept from it."""
+        contents = self._contents()
+        count = len(contents.entries)
+        # Where nothing can be written, nothing can be charged either, but read.
+        with suppress(OSError):
+            write_anchor(self._path, Anchor.sign(self._key, count=count, head=contents.head))
 
     def _contents(self) -> Contents:
         """The ledger's contents, refused unless they are of this header, chained and anchored."""

@@ -27,8 +27,8 @@ from dp_accounting import ZCDpEvent
 
 from fedistill.privacy import ledger as module
 from fedistill.privacy.adjacency import Adjacency, Unit
-from fedistill.privacy.chain import anchor_path
 from fedistill.privacy.ledger import Ledger
+from fedistill.privacy.ledger_anchor import anchor_path
 from fedistill.privacy.ledger_verify import verify
 
 PRIVACY = str(Path(module.__file__).parent)

@@ -15,8 +15,8 @@ from dp_accounting import ZCDpEvent
 
 from fedistill.errors import LedgerError
 from fedistill.privacy import ledger_file
-from fedistill.privacy.chain import anchor_path
 from fedistill.privacy.ledger import Ledger
+from fedistill.privacy.ledger_anchor import anchor_path
 from fedistill.privacy.ledger_key import key_path
 from fedistill.privacy.ledger_verify import verify
 
@@ -95,7 +95,7 @@ def test_a_kill_between_charge_and_anchor_leaves_a_ledger_that_goes_on(
 ) -> None:
     script = """
 import fedistill.privacy.ledger as module
-module.write_anchor = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+module.add_to_anchor = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 with open_ledger() as ledger:
     charge(ledger, "q1", epsilon=0.5)
 """

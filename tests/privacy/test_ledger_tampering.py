@@ -11,8 +11,9 @@ import pytest
 from dp_accounting import ZCDpEvent
 
 from fedistill.errors import LedgerError
-from fedistill.privacy.chain import Anchor, anchor_path, read_anchor, write_anchor
+from fedistill.privacy.chain import Anchor
 from fedistill.privacy.ledger import Ledger
+from fedistill.privacy.ledger_anchor import anchor_path, read_anchor, write_anchor
 from fedistill.privacy.ledger_file import read
 from fedistill.privacy.ledger_key import key_path, load_key
 from fedistill.privacy.ledger_verify import verify
