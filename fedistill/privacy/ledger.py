@@ -63,6 +63,7 @@ class Ledger:
         self._header = header
         self._key = key
         self._known: Contents | None = None
+        self._anchor: Anchor | None = None
 
     @classmethod
     def open(
@@ -168,7 +169,8 @@ class Ledger:
                 )
                 entry = self._insert(contents.head, sequence, text, canonical(asked))
             self._known = contents.extended([entry])
-            add_to_anchor(self._path, Anchor.sign(self._key, count=sequence, head=entry.hash))
+            self._anchor = Anchor.sign(self._key, count=sequence, head=entry.hash)
+            add_to_anchor(self._path, self._anchor)
         return entry.charge
 
     def store(self, charge: Charge, release: bytes, teacher: bytes) -> None:
@@ -298,7 +300,7 @@ class Ledger:
         sound = 0
         if known is not None and contents.entries[: len(known.entries)] == known.entries:
             sound = len(known.entries)
-        fault = contents.fault(anchor, sound=sound)
+        fault = contents.fault(anchor, sound=sound, trusted=self._anchor)
         if anchor is None:
             fault = "its anchor is missing, so nobody can tell whether charges are missing too"
         if fault:
@@ -312,5 +314,5 @@ class Ledger:
                     f"ledger {self._path} has {field}={contents.header[field]}, not {value}: a "
                     "ledger never mixes them; keep a ledger of its own for each"
                 )
-        self._known = contents
+        self._known, self._anchor = contents, anchor
         return contents
