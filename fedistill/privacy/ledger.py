@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -139,20 +140,23 @@ class Ledger:
                 released then, even where the charge did reach the disk.
         """
         asked = event_to_json(event)
+        adjacency = self._adjacency
+        check = partial(
+            check_budget,
+            self._header["population"],
+            event=event,
+            budget_epsilon=budget_epsilon,
+            delta=delta,
+            adjacency=adjacency,
+        )
         with ledger_errors(self._path):
-            ledger_file.begin_log(self._path, self._connection)
+            if not ledger_file.has_log(self._connection):
+                check(self._contents().events)  # a refusal then leaves every byte as it was
+                ledger_file.begin_log(self._path, self._connection)
             with ledger_file.transaction(self._connection):
                 contents = self._contents()
                 past = contents.events
-                adjacency = self._adjacency
-                check_budget(
-                    self._header["population"],
-                    past,
-                    event,
-                    budget_epsilon=budget_epsilon,
-                    delta=delta,
-                    adjacency=adjacency,
-                )
+                check(past)
                 sequence = len(contents.entries) + 1
                 text = canonical(
                     {
@@ -183,7 +187,8 @@ class Ledger:
         signature = sign_release(self._key, charge.hash, digest)
         with ledger_errors(self._path):
             sync_anchor(self._path)
-            ledger_file.begin_log(self._path, self._connection)
+            if not ledger_file.has_log(self._connection):
+                ledger_file.begin_log(self._path, self._connection)
             with ledger_file.transaction(self._connection):
                 self._connection.execute(
                     "INSERT INTO releases (sequence, release, teacher, sha256, signature)"

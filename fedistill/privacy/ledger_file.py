@@ -147,10 +147,9 @@ def begin_log(path: Path, connection: sqlite3.Connection) -> None:
 
     A file system without shared memory keeps the rollback journal: slower, as safe.
     """
-    if not _has_log(connection):
-        # Two processes that change the mode at once would refuse each other.
-        with locked_directory(path.parent):
-            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    # Two processes that change the mode at once would refuse each other.
+    with locked_directory(path.parent):
+        connection.execute("PRAGMA journal_mode=WAL").fetchone()
 
 
 def end_log(path: Path, connection: sqlite3.Connection) -> None:
@@ -160,13 +159,14 @@ def end_log(path: Path, connection: sqlite3.Connection) -> None:
         OSError: the directory is gone.
         sqlite3.Error: another process has it open, or there is no room: the log stays.
     """
-    if _has_log(connection):
+    if has_log(connection):
         with locked_directory(path.parent):
             connection.execute("PRAGMA busy_timeout=0")
             connection.execute("PRAGMA journal_mode=DELETE").fetchone()
 
 
-def _has_log(connection: sqlite3.Connection) -> bool:
+def has_log(connection: sqlite3.Connection) -> bool:
+    """Whether the ledger commits to a write-ahead log, as far as this connection knows."""
     (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     return bool(mode == "wal")
 

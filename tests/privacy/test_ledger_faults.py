@@ -148,7 +148,7 @@ with open_ledger() as ledger:
 def test_wherever_the_disk_is_full_nothing_is_released_and_nothing_is_lost(
     path: Path, python: Python
 ) -> None:
-    """No file may grow beyond `limit`: key, journal, database or anchor fails."""
+    """No file may grow beyond `limit`: key, journal, log, database or anchor fails."""
     script = """
 declared = {"population": "patients", "adjacency": Adjacency.ADD_REMOVE, "unit": Unit.RECORD}
 charge_it = lambda ledger: charge(ledger, "q", epsilon=0.01, note="x" * 3000)
@@ -290,6 +290,8 @@ def test_a_charge_whose_anchor_cannot_be_written_is_not_confirmed(
     open_ledger: Open, path: Path
 ) -> None:
     with open_ledger() as ledger:
+        with anchor_path(path).open("ab") as anchor:
+            anchor.write(b"torn")  # so that it has to be written anew
         blocker = path.with_name(f"{path.name}.anchor.{os.getpid()}")
         blocker.mkdir()
         with pytest.raises(LedgerError, match="nothing was released"):
