@@ -111,7 +111,7 @@ class Ledger:
             try:
                 ledger._bring_anchor_up_to_date()
             except BaseException:
-                ledger.close()
+                ledger._connection.close()  # what was refused is left as it is
                 raise
         return ledger
 
@@ -262,7 +262,6 @@ class Ledger:
             settle_anchor(self._path)
         with suppress(OSError, sqlite3.Error):
             ledger_file.end_log(self._path, self._connection)
-        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -293,9 +292,10 @@ class Ledger:
         """Write the anchor of charges that a crash kept from it."""
         contents = self._contents()
         count = len(contents.entries)
-        # Where nothing can be written, nothing can be charged either, but read.
-        with suppress(OSError):
-            write_anchor(self._path, Anchor.sign(self._key, count=count, head=contents.head))
+        if self._anchor is not None and self._anchor.count < count:
+            # Where nothing can be written, nothing can be charged either, but read.
+            with suppress(OSError):
+                write_anchor(self._path, Anchor.sign(self._key, count=count, head=contents.head))
 
     def _contents(self) -> Contents:
         """The ledger's contents, refused unless they are of this header, chained and anchored."""

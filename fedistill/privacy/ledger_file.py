@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from errno import EISDIR
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -150,19 +150,24 @@ def begin_log(path: Path, connection: sqlite3.Connection) -> None:
     # Two processes that change the mode at once would refuse each other.
     with locked_directory(path.parent):
         connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        # From its first read on the connection keeps others from ending the log.
+        connection.execute("SELECT 1 FROM header").fetchone()
 
 
 def end_log(path: Path, connection: sqlite3.Connection) -> None:
-    """Make the ledger one file again, unless another process still has it open and will do it.
+    """Close the connection; the ledger is one file again, if nobody else has it open.
 
-    Raises:
-        OSError: the directory is gone.
-        sqlite3.Error: another process has it open, or there is no room: the log stays.
+    Else the last that closes it does this. Where the disk has no room, the log stays, and counts.
     """
-    if has_log(connection):
-        with locked_directory(path.parent):
-            connection.execute("PRAGMA busy_timeout=0")
-            connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+    try:
+        if has_log(connection):
+            with locked_directory(path.parent):
+                with suppress(sqlite3.Error):
+                    connection.execute("PRAGMA busy_timeout=0")
+                    connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+                connection.close()  # within the lock: of two that close at once, one is the last
+    finally:
+        connection.close()
 
 
 def has_log(connection: sqlite3.Connection) -> bool:
@@ -200,8 +205,8 @@ def create(path: Path, header: Mapping[str, str], key: SiteKey) -> None:
     # The journal takes its mode from the database.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     with closing(connect(path, "rw")) as connection:
-        connection.execute("PRAGMA journal_mode=DELETE")
-        with transaction(connection):
+        # Whoever made it just before may be about to begin its log, which waits for no writer.
+        with locked_directory(path.parent), transaction(connection):
             if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 for statement in _SCHEMA:
                     connection.execute(statement)
