@@ -7,7 +7,7 @@ from pathlib import Path
 from fedistill.config import RunConfig
 from fedistill.errors import DataError
 from fedistill.federation.run_folder import RunFolder, run_folder
-from fedistill.privacy.chain import anchor_path
+from fedistill.privacy.ledger_anchor import anchor_path
 
 _SUFFIX = ".ledger.db"
 

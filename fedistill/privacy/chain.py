@@ -8,12 +8,9 @@ anchor file, outside the database. The site's key signs every hash and the ancho
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Self
 
-from fedistill.errors import LedgerError
-from fedistill.privacy.ledger_disk import locked_directory, put_file
 from fedistill.privacy.ledger_key import Signed, SiteKey, is_signed
 
 FORMAT = "2"
@@ -61,62 +58,6 @@ def canonical(value: Mapping[str, Any]) -> str:
 def link(previous: str, entry: str) -> str:
     """Hash (hex) of an entry that follows the entry with hash `previous`."""
     return hashlib.sha256(f"{previous}\n{entry}".encode()).hexdigest()
-
-
-def anchor_path(ledger: Path) -> Path:
-    """Where the anchor of `ledger` lies: beside it, with `.anchor` appended to its name."""
-    return ledger.with_name(ledger.name + ".anchor")
-
-
-def read_anchor(ledger: Path) -> Anchor | None:
-    """The anchor of `ledger`, or None where there is none.
-
-    Raises:
-        LedgerError: the anchor cannot be read or is not one.
-    """
-    try:
-        return read_anchor_file(anchor_path(ledger))
-    except FileNotFoundError:
-        return None
-
-
-def read_anchor_file(path: Path) -> Anchor:
-    """The anchor at `path`, its signature unchecked.
-
-    Raises:
-        FileNotFoundError: there is none.
-        LedgerError: it cannot be read or is not one.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if set(value) == {"count", "head"}:
-            raise LedgerError(f"anchor {path} {other_format('1')}")
-        if not isinstance(value["count"], int) or value["count"] < 0:
-            raise ValueError("not an anchor")
-        if not all(isinstance(value[key], str) for key in ("head", "public_key", "signature")):
-            raise ValueError("not an anchor")
-        return Anchor(**value)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise LedgerError(
-            f"anchor {path} cannot be read ({error}): restore it from a backup made after the "
-            "ledger's last charge"
-        ) from error
-
-
-def write_anchor(ledger: Path, anchor: Anchor) -> None:
-    """Put `anchor` beside `ledger`, on disk when this returns, unless a newer one is there.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    path = anchor_path(ledger)
-    with locked_directory(path.parent) as directory:
-        # Two processes that charged one after the other may arrive here in either order.
-        known = read_anchor(ledger)
-        if known is None or known.count < anchor.count:
-            put_file(path, f"{canonical(asdict(anchor))}\n".encode(), directory)
 
 
 def _anchor_text(count: int, head: str) -> str:

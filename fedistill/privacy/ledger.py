@@ -8,15 +8,16 @@ One ledger is one population under one adjacency and one unit, for life. The cha
 before `charge` returns and is never refunded: whatever dies afterwards can waste budget, not
 overspend it.
 
-SQLite runs with a rollback journal (`journal_mode=DELETE`), so that the ledger at rest is one file
-that can be copied, and with `synchronous=EXTRA`: FULL does not sync the directory after it removes
-the journal, and a power cut could then bring the journal back and undo a charge whose release has
-left.
+A charge syncs the disk once, when it is committed (`ledger_file`). Its line in the anchor is
+written after that and synced before its release is stored: a power cut in between leaves an anchor
+behind the ledger, of a charge whose release never left, and the next `open` brings it up to date.
 """
 
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,15 +25,16 @@ from typing import TYPE_CHECKING, Any, Self
 from fedistill.errors import LedgerError
 from fedistill.privacy import accountant, ledger_file
 from fedistill.privacy.adjacency import Adjacency, Unit
-from fedistill.privacy.chain import (
-    Anchor,
-    canonical,
-    link,
-    read_anchor,
-    write_anchor,
-)
+from fedistill.privacy.chain import Anchor, canonical, link
 from fedistill.privacy.charge import Charge, Entry
 from fedistill.privacy.events import event_to_json
+from fedistill.privacy.ledger_anchor import (
+    add_to_anchor,
+    read_anchor,
+    settle_anchor,
+    sync_anchor,
+    write_anchor,
+)
 from fedistill.privacy.ledger_budget import check_budget
 from fedistill.privacy.ledger_contents import Contents, read_contents
 from fedistill.privacy.ledger_file import ledger_errors
@@ -62,6 +64,7 @@ class Ledger:
         self._header = header
         self._key = key
         self._known: Contents | None = None
+        self._anchor: Anchor | None = None
 
     @classmethod
     def open(
@@ -106,9 +109,9 @@ class Ledger:
             header = {**declared, "public_key": signer.public}
             ledger = cls(path, ledger_file.connect(path, "rw"), header, signer)
             try:
-                ledger._contents()
+                ledger._bring_anchor_up_to_date()
             except BaseException:
-                ledger.close()
+                ledger._connection.close()  # what was refused is left as it is
                 raise
         return ledger
 
@@ -137,19 +140,23 @@ class Ledger:
                 released then, even where the charge did reach the disk.
         """
         asked = event_to_json(event)
+        adjacency = self._adjacency
+        check = partial(
+            check_budget,
+            self._header["population"],
+            event=event,
+            budget_epsilon=budget_epsilon,
+            delta=delta,
+            adjacency=adjacency,
+        )
         with ledger_errors(self._path):
+            if not ledger_file.has_log(self._connection):
+                check(self._contents().events)  # a refusal then leaves every byte as it was
+                ledger_file.begin_log(self._path, self._connection)
             with ledger_file.transaction(self._connection):
                 contents = self._contents()
                 past = contents.events
-                adjacency = self._adjacency
-                check_budget(
-                    self._header["population"],
-                    past,
-                    event,
-                    budget_epsilon=budget_epsilon,
-                    delta=delta,
-                    adjacency=adjacency,
-                )
+                check(past)
                 sequence = len(contents.entries) + 1
                 text = canonical(
                     {
@@ -166,7 +173,8 @@ class Ledger:
                 )
                 entry = self._insert(contents.head, sequence, text, canonical(asked))
             self._known = contents.extended([entry])
-            write_anchor(self._path, Anchor.sign(self._key, count=sequence, head=entry.hash))
+            self._anchor = Anchor.sign(self._key, count=sequence, head=entry.hash)
+            add_to_anchor(self._path, self._anchor)
         return entry.charge
 
     def store(self, charge: Charge, release: bytes, teacher: bytes) -> None:
@@ -177,12 +185,16 @@ class Ledger:
         """
         digest = release_digest(release, teacher)
         signature = sign_release(self._key, charge.hash, digest)
-        with ledger_errors(self._path), ledger_file.transaction(self._connection):
-            self._connection.execute(
-                "INSERT INTO releases (sequence, release, teacher, sha256, signature)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (charge.sequence, release, teacher, digest, signature),
-            )
+        with ledger_errors(self._path):
+            sync_anchor(self._path)
+            if not ledger_file.has_log(self._connection):
+                ledger_file.begin_log(self._path, self._connection)
+            with ledger_file.transaction(self._connection):
+                self._connection.execute(
+                    "INSERT INTO releases (sequence, release, teacher, sha256, signature)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    (charge.sequence, release, teacher, digest, signature),
+                )
 
     def cached(self, question: str) -> StoredRelease | None:
         """The latest stored answer to `question`, or None.
@@ -242,8 +254,14 @@ class Ledger:
         return verify(self._path)
 
     def close(self) -> None:
-        """Close the database."""
-        self._connection.close()
+        """Close the database: one file again, its anchor one line, where the disk allows it.
+
+        Where it does not, or another process has the ledger open, log and lines stay, and count.
+        """
+        with suppress(OSError, LedgerError):
+            settle_anchor(self._path)
+        with suppress(OSError, sqlite3.Error):
+            ledger_file.end_log(self._path, self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -270,6 +288,15 @@ class Ledger:
         )
         return entry
 
+    def _bring_anchor_up_to_date(self) -> None:
+        """Write the anchor of charges that a crash kept from it."""
+        contents = self._contents()
+        count = len(contents.entries)
+        if self._anchor is not None and self._anchor.count < count:
+            # Where nothing can be written, nothing can be charged either, but read.
+            with suppress(OSError):
+                write_anchor(self._path, Anchor.sign(self._key, count=count, head=contents.head))
+
     def _contents(self) -> Contents:
         """The ledger's contents, refused unless they are of this header, chained and anchored."""
         anchor = read_anchor(self._path)
@@ -278,7 +305,7 @@ class Ledger:
         sound = 0
         if known is not None and contents.entries[: len(known.entries)] == known.entries:
             sound = len(known.entries)
-        fault = contents.fault(anchor, sound=sound)
+        fault = contents.fault(anchor, sound=sound, trusted=self._anchor)
         if anchor is None:
             fault = "its anchor is missing, so nobody can tell whether charges are missing too"
         if fault:
@@ -292,5 +319,5 @@ class Ledger:
                     f"ledger {self._path} has {field}={contents.header[field]}, not {value}: a "
                     "ledger never mixes them; keep a ledger of its own for each"
                 )
-        self._known = contents
+        self._known, self._anchor = contents, anchor
         return contents

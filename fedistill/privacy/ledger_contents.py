@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -59,12 +58,15 @@ class Contents:
         """Everything that was charged, equal events as one composed with itself."""
         from dp_accounting import SelfComposedDpEvent
 
-        first = {entry.event: entry for entry in reversed(self.entries)}
-        counts = Counter(entry.event for entry in self.entries)
+        counted = ((entry.charge.event, count) for entry, count in self._counted.values())
         return [
-            event if count == 1 else SelfComposedDpEvent(event, count)
-            for event, count in ((first[text].charge.event, counts[text]) for text in counts)
+            event if count == 1 else SelfComposedDpEvent(event, count) for event, count in counted
         ]
+
+    @cached_property
+    def _counted(self) -> dict[str, tuple[Entry, int]]:
+        """The first entry of each event, and how many entries have that event."""
+        return _count({}, self.entries)
 
     def hash_of(self, sequence: int) -> str:
         """Hash of an entry; 0 is the header."""
@@ -72,18 +74,26 @@ class Contents:
 
     def extended(self, entries: Sequence[Entry]) -> Self:
         """These contents with further entries."""
-        return replace(self, entries=(*self.entries, *entries))
+        if not entries:
+            return self
+        longer = replace(self, entries=(*self.entries, *entries))
+        # What a cached property would find, without another look at each entry.
+        vars(longer)["_counted"] = _count(self._counted, entries)
+        return longer
 
-    def fault(self, anchor: Anchor | None, *, sound: int = 0) -> str | None:
+    def fault(
+        self, anchor: Anchor | None, *, sound: int = 0, trusted: Anchor | None = None
+    ) -> str | None:
         """The first thing that is wrong, in a sentence that names the entry, or None.
 
         Args:
             anchor: The ledger's anchor, where there is one.
             sound: How many entries were found in order before, and need no second look.
+            trusted: An anchor whose signature needs no look: it was made or checked before.
         """
-        return next(self._faults(anchor, sound), None)
+        return next(self._faults(anchor, sound, trusted), None)
 
-    def _faults(self, anchor: Anchor | None, sound: int) -> Iterator[str]:
+    def _faults(self, anchor: Anchor | None, sound: int, trusted: Anchor | None) -> Iterator[str]:
         if not sound and not self._is_signed(self.hash_of(0), self.header_signature):
             yield "entry 0, the header, was edited: the site's key did not sign it"
         previous = self.hash_of(sound)
@@ -98,10 +108,10 @@ class Contents:
                 yield f"entry {number} was edited: its column event is not its text's event"
             previous = entry.hash
         if anchor is not None:
-            yield from self._anchor_faults(anchor)
+            yield from self._anchor_faults(anchor, trusted)
 
-    def _anchor_faults(self, anchor: Anchor) -> Iterator[str]:
-        if not anchor.is_signed:
+    def _anchor_faults(self, anchor: Anchor, trusted: Anchor | None) -> Iterator[str]:
+        if anchor != trusted and not anchor.is_signed:
             yield "its anchor was edited: the key that it names did not sign it"
         count = len(self.entries)
         if anchor.count > count:
@@ -156,6 +166,16 @@ def _entries(connection: sqlite3.Connection, first: int) -> list[Entry]:
         (first,),
     )
     return [Entry.row(sequence, *map(_text, texts)) for sequence, *texts in rows.fetchall()]
+
+
+def _count(
+    counted: dict[str, tuple[Entry, int]], entries: Sequence[Entry]
+) -> dict[str, tuple[Entry, int]]:
+    more = dict(counted)
+    for entry in entries:
+        first, count = more.get(entry.event, (entry, 0))
+        more[entry.event] = first, count + 1
+    return more
 
 
 def _text(value: object) -> str:

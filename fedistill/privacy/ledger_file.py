@@ -1,17 +1,31 @@
-"""The file of a ledger: its schema, how it is opened and made, and what its errors mean."""
+"""The file of a ledger: its schema, how it is opened and made, and what its errors mean.
+
+At rest a ledger is one file with a rollback journal (`journal_mode=DELETE`), which can be copied
+and read where nothing can be written. From the first charge to the close it has a write-ahead log
+(`journal_mode=WAL`), which takes one sync a commit; SQLite copies it into the database when it has
+grown to 1,000 pages, and at the close. A log that a crash left belongs to the ledger: every reader
+counts what was committed to it.
+
+`synchronous=EXTRA` syncs each commit in both modes, and the directory after a journal was removed:
+without that a power cut could bring an old log back beside a database that has gone on.
+"""
 
 import os
 import secrets
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from errno import EISDIR
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 from fedistill.errors import LedgerError
-from fedistill.privacy.chain import FORMAT, Anchor, anchor_path, canonical, link, write_anchor
+from fedistill.privacy.chain import FORMAT, Anchor, canonical, link
+from fedistill.privacy.ledger_anchor import anchor_path, write_anchor
 from fedistill.privacy.ledger_contents import Contents, HeaderFault, read_contents
+from fedistill.privacy.ledger_disk import locked_directory
 from fedistill.privacy.ledger_key import Signed, SiteKey
 
 LOCK_SECONDS = 30.0
@@ -55,6 +69,9 @@ _WAYS_OUT = {
     "SQLITE_CORRUPT": "restore it from a backup that is not behind its anchor",
 }
 
+_NEEDS_A_COPY = ("SQLITE_CANTOPEN", "SQLITE_READONLY_CANTINIT", "SQLITE_READONLY_RECOVERY")
+"""How SQLite says that it cannot make the index of a log, or bring it up to date."""
+
 
 @contextmanager
 def ledger_errors(path: Path) -> Iterator[None]:
@@ -90,13 +107,73 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that writes nothing, unless a crash left a journal: SQLite rolls that back."""
+    """A connection that writes nothing, unless a crash left a journal: SQLite rolls that back.
+
+    A log that lies where nothing can be written is read in a copy of the ledger.
+    """
     try:
         return connect(path, "ro")  # its pragmas read the schema
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorname", "") != "SQLITE_READONLY_ROLLBACK":
+        name = getattr(error, "sqlite_errorname", "")
+        if name in _NEEDS_A_COPY and path.is_file():
+            return _connect_to_copy(path)
+        if name != "SQLITE_READONLY_ROLLBACK":
             raise
     return connect(path, "rw")
+
+
+def _connect_to_copy(path: Path) -> sqlite3.Connection:
+    memory = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        with TemporaryDirectory() as name:
+            for file in (path, log_path(path)):
+                if file.exists():
+                    shutil.copyfile(file, Path(name) / file.name)
+            with closing(connect(Path(name) / path.name, "rw")) as copy:
+                copy.backup(memory)
+    except BaseException:
+        memory.close()
+        raise
+    return memory
+
+
+def log_path(path: Path) -> Path:
+    """Where SQLite keeps the write-ahead log of an open ledger."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def begin_log(path: Path, connection: sqlite3.Connection) -> None:
+    """Have the ledger commit to a write-ahead log, until `end_log`.
+
+    A file system without shared memory keeps the rollback journal: slower, as safe.
+    """
+    # Two processes that change the mode at once would refuse each other.
+    with locked_directory(path.parent):
+        connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        # From its first read on the connection keeps others from ending the log.
+        connection.execute("SELECT 1 FROM header").fetchone()
+
+
+def end_log(path: Path, connection: sqlite3.Connection) -> None:
+    """Close the connection; the ledger is one file again, if nobody else has it open.
+
+    Else the last that closes it does this. Where the disk has no room, the log stays, and counts.
+    """
+    try:
+        if has_log(connection):
+            with locked_directory(path.parent):
+                with suppress(sqlite3.Error):
+                    connection.execute("PRAGMA busy_timeout=0")
+                    connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+                connection.close()  # within the lock: of two that close at once, one is the last
+    finally:
+        connection.close()
+
+
+def has_log(connection: sqlite3.Connection) -> bool:
+    """Whether the ledger commits to a write-ahead log, as far as this connection knows."""
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    return bool(mode == "wal")
 
 
 @contextmanager
@@ -128,8 +205,8 @@ def create(path: Path, header: Mapping[str, str], key: SiteKey) -> None:
     # The journal takes its mode from the database.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     with closing(connect(path, "rw")) as connection:
-        connection.execute("PRAGMA journal_mode=DELETE")
-        with transaction(connection):
+        # Whoever made it just before may be about to begin its log, which waits for no writer.
+        with locked_directory(path.parent), transaction(connection):
             if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 for statement in _SCHEMA:
                     connection.execute(statement)

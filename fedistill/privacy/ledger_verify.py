@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedistill.errors import LedgerError
-from fedistill.privacy.chain import Anchor, anchor_path, read_anchor, read_anchor_file
+from fedistill.privacy.chain import Anchor
+from fedistill.privacy.ledger_anchor import anchor_path, read_anchor, read_anchor_file
 from fedistill.privacy.ledger_contents import Contents, read_contents
 from fedistill.privacy.ledger_file import check_pages, connect_to_read, ledger_errors
 from fedistill.privacy.ledger_release import is_release_sound

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from fedistill.cli.guardian import SIMULATION
-from fedistill.privacy.chain import read_anchor
+from fedistill.privacy.ledger_anchor import read_anchor
 from fedistill.privacy.receipts import read_receipts
 from tests.e2e.conftest import APP, RESULTS, SITES, Flower
 from tests.e2e.ledgers import Account, account

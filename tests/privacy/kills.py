@@ -27,8 +27,8 @@ from dp_accounting import ZCDpEvent
 
 from fedistill.privacy import ledger as module
 from fedistill.privacy.adjacency import Adjacency, Unit
-from fedistill.privacy.chain import anchor_path
 from fedistill.privacy.ledger import Ledger
+from fedistill.privacy.ledger_anchor import anchor_path
 from fedistill.privacy.ledger_verify import verify
 
 PRIVACY = str(Path(module.__file__).parent)
@@ -156,6 +156,7 @@ def die_at(fatal: int, site: Site, number: int, frame: FrameType) -> None:
 def kill_at_lines(folder: Path, kills: int, broken: bool) -> Iterator[str]:
     """Kill at `kills` lines, spread over all: the functions in which the site died."""
     counted: list[int] = []
+    Site(made(folder / "warm")).answer("q")  # fills caches, so that the next takes every line again
     practice = Site(made(folder / "practice"))
     lines(lambda: practice.answer("q"), lambda number, _: counted.append(number))
     for kill in range(kills):
@@ -190,8 +191,9 @@ def kill_at_instants(folder: Path, kills: int, broken: bool, seed: int) -> Itera
             time.sleep(instants.uniform(0, 2 * usual))
             os.kill(process, signal.SIGKILL)
         assert {ended(process) for process in pair} == {-signal.SIGKILL}
-        if site.ledger.with_name(f"{site.ledger.name}-journal").exists():
-            yield "a journal"
+        for left in ("journal", "wal"):
+            if site.ledger.with_name(f"{site.ledger.name}-{left}").exists():
+                yield f"a {left}"
         site.audit(deaths)
         yield from ["a paid answer"] * len(set(site.noted("sent")))
 

@@ -10,8 +10,8 @@ from dp_accounting import GaussianDpEvent, LaplaceDpEvent, SelfComposedDpEvent, 
 from fedistill.errors import BudgetExceeded, ConfigError, LedgerError
 from fedistill.privacy.accountant import calibrate_rho, epsilon_of
 from fedistill.privacy.adjacency import Adjacency, Unit
-from fedistill.privacy.chain import anchor_path, read_anchor
 from fedistill.privacy.ledger import Charge, Ledger
+from fedistill.privacy.ledger_anchor import anchor_path, read_anchor
 from fedistill.privacy.ledger_key import key_path
 
 DELTA = 1e-5

@@ -16,8 +16,8 @@ from dp_accounting import ZCDpEvent
 
 from fedistill.privacy.accountant import calibrate_rho, epsilon_of, within_budget
 from fedistill.privacy.adjacency import Adjacency
-from fedistill.privacy.chain import anchor_path
 from fedistill.privacy.ledger import Ledger
+from fedistill.privacy.ledger_anchor import anchor_path
 from tests.privacy.edits import edit
 
 Finished = subprocess.CompletedProcess[str]

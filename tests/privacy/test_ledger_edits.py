@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from fedistill.errors import LedgerError
-from fedistill.privacy.chain import anchor_path, link, read_anchor, write_anchor
+from fedistill.privacy.chain import link
 from fedistill.privacy.ledger import Ledger
+from fedistill.privacy.ledger_anchor import anchor_path, read_anchor, write_anchor
 from fedistill.privacy.ledger_file import read
 from fedistill.privacy.ledger_verify import verify
 from tests.privacy.edits import edit

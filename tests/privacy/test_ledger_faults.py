@@ -15,8 +15,8 @@ from dp_accounting import ZCDpEvent
 
 from fedistill.errors import LedgerError
 from fedistill.privacy import ledger_file
-from fedistill.privacy.chain import anchor_path
 from fedistill.privacy.ledger import Ledger
+from fedistill.privacy.ledger_anchor import anchor_path
 from fedistill.privacy.ledger_key import key_path
 from fedistill.privacy.ledger_verify import verify
 
@@ -95,7 +95,7 @@ def test_a_kill_between_charge_and_anchor_leaves_a_ledger_that_goes_on(
 ) -> None:
     script = """
 import fedistill.privacy.ledger as module
-module.write_anchor = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+module.add_to_anchor = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 with open_ledger() as ledger:
     charge(ledger, "q1", epsilon=0.5)
 """
@@ -148,7 +148,7 @@ with open_ledger() as ledger:
 def test_wherever_the_disk_is_full_nothing_is_released_and_nothing_is_lost(
     path: Path, python: Python
 ) -> None:
-    """No file may grow beyond `limit`: key, journal, database or anchor fails."""
+    """No file may grow beyond `limit`: key, journal, log, database or anchor fails."""
     script = """
 declared = {"population": "patients", "adjacency": Adjacency.ADD_REMOVE, "unit": Unit.RECORD}
 charge_it = lambda ledger: charge(ledger, "q", epsilon=0.01, note="x" * 3000)
@@ -290,6 +290,8 @@ def test_a_charge_whose_anchor_cannot_be_written_is_not_confirmed(
     open_ledger: Open, path: Path
 ) -> None:
     with open_ledger() as ledger:
+        with anchor_path(path).open("ab") as anchor:
+            anchor.write(b"torn")  # so that it has to be written anew
         blocker = path.with_name(f"{path.name}.anchor.{os.getpid()}")
         blocker.mkdir()
         with pytest.raises(LedgerError, match="nothing was released"):

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 from dp_accounting import ZCDpEvent
 
 from fedistill.errors import LedgerError
-from fedistill.privacy.chain import anchor_path, read_anchor
 from fedistill.privacy.events import event_from_json
 from fedistill.privacy.ledger import Ledger
+from fedistill.privacy.ledger_anchor import anchor_path, read_anchor
 from fedistill.privacy.ledger_file import read
 from fedistill.privacy.ledger_key import Signed, create_key, is_signed, key_path, load_key
 from fedistill.privacy.ledger_verify import verify

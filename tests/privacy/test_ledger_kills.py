@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 STEPS = {
-    *("create_key", "put_file", "create", "transaction", "_insert", "charge", "write_anchor"),
-    *("store", "cached", "read_contents"),
+    *("create_key", "put_file", "create", "begin_log", "transaction", "_insert", "charge"),
+    *("write_anchor", "add_to_anchor", "sync_anchor", "store", "cached", "read_contents"),
+    *("settle_anchor", "end_log", "close"),
 }
 
 
@@ -29,7 +30,7 @@ def test_kill_9_leaves_no_release_without_its_charge_and_no_release_charged_twic
     assert sum(found["died"].values()) == number // 2
     if number == 1000:
         assert found["died"].keys() >= STEPS
-        assert found["left"].keys() == {"a journal", "a paid answer"}
+        assert found["left"].keys() == {"a journal", "a wal", "a paid answer"}
 
 
 def test_the_audit_notices_a_site_that_sends_before_it_charges(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from dp_accounting import ZCDpEvent
 
 from fedistill.privacy.adjacency import Adjacency, Unit
-from fedistill.privacy.chain import anchor_path
 from fedistill.privacy.ledger import Ledger
+from fedistill.privacy.ledger_anchor import anchor_path
 from fedistill.site import Policy
 from tests.privacy.test_ledger_commands import fedistill, printed
 

@@ -11,8 +11,9 @@ import pytest
 from dp_accounting import ZCDpEvent
 
 from fedistill.errors import LedgerError
-from fedistill.privacy.chain import Anchor, anchor_path, read_anchor, write_anchor
+from fedistill.privacy.chain import Anchor
 from fedistill.privacy.ledger import Ledger
+from fedistill.privacy.ledger_anchor import anchor_path, read_anchor, write_anchor
 from fedistill.privacy.ledger_file import read
 from fedistill.privacy.ledger_key import key_path, load_key
 from fedistill.privacy.ledger_verify import verify
@@ -71,8 +72,9 @@ def test_ledger_and_anchor_restored_together_are_found_by_a_copy_of_the_anchor(
     snapshot.mkdir()
     with open_ledger() as ledger:
         ledger.charge("q1", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
-        for file in files:
-            shutil.copy(file, snapshot)
+    for file in files:
+        shutil.copy(file, snapshot)
+    with open_ledger() as ledger:
         ledger.charge("q2", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
     kept = shutil.copy(anchor_path(path), tmp_path / "kept.anchor")
     assert (
@@ -93,8 +95,9 @@ def test_an_older_anchor_does_not_vouch_for_a_ledger_that_forked(
     """A snapshot that went on charging is a chain of its own: the old anchor saw another entry."""
     with open_ledger() as ledger:
         ledger.charge("q1", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
-        snapshot = shutil.copy(path, tmp_path / "snapshot")
-        old = shutil.copy(anchor_path(path), tmp_path / "old.anchor")
+    snapshot = shutil.copy(path, tmp_path / "snapshot")
+    old = shutil.copy(anchor_path(path), tmp_path / "old.anchor")
+    with open_ledger() as ledger:
         ledger.charge("q2", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
     kept = shutil.copy(anchor_path(path), tmp_path / "kept.anchor")
     shutil.copy(snapshot, path)
@@ -110,7 +113,8 @@ def test_an_older_anchor_does_not_vouch_for_a_ledger_that_forked(
 def test_an_older_copy_is_behind_its_anchor(open_ledger: Open, path: Path, tmp_path: Path) -> None:
     with open_ledger() as ledger:
         ledger.charge("q1", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
-        shutil.copy(path, tmp_path / "copy")
+    shutil.copy(path, tmp_path / "copy")
+    with open_ledger() as ledger:
         ledger.charge("q2", {}, ZCDpEvent(0.001), budget_epsilon=1.0, delta=1e-5)
     shutil.copy(tmp_path / "copy", path)
     assert "behind its anchor (1 charges, the anchor saw 2)" in verify(path).message
