@@ -59,7 +59,7 @@ def measure(row: Row) -> Result:
     from fedistill.federation.local_grid import LocalGrid
     from fedistill.federation.progress import Progress as Silent
     from fedistill.federation.run_folder import run_folder
-    from fedistill.federation.simulation import prepare
+    from fedistill.federation.up_front import prepare
     from fedistill.federation.workflow import run_workflow
 
     logging.getLogger("flwr").setLevel(logging.WARNING)

@@ -267,7 +267,7 @@ def test_simulations_pass_every_check_before_flower_starts(
     command: str, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fedistill.cli.application import load_application
-    from fedistill.federation.simulation import prepare
+    from fedistill.federation.up_front import prepare
 
     monkeypatch.syspath_prepend(data)
     words = shlex.split(command.replace("/data/", f"{data}/"))

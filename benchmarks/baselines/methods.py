@@ -16,7 +16,8 @@ from fedistill.federation.client_app import app
 from fedistill.federation.local_grid import LocalGrid
 from fedistill.federation.progress import Progress
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import ROWS_AT_LEAST, prepare, prepare_data, question_of
+from fedistill.federation.simulation import ROWS_AT_LEAST, prepare_data, question_of
+from fedistill.federation.up_front import prepare
 from fedistill.federation.workflow import run_workflow
 from fedistill.labels import probabilities
 from fedistill.mechanisms import mechanism_named

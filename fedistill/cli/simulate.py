@@ -25,7 +25,7 @@ from fedistill.errors import BadInput, RunFailed
 from fedistill.evaluate.summary import read_summary
 from fedistill.evaluate.table import print_summary
 from fedistill.federation.data_summary import describe
-from fedistill.federation.simulation import prepare
+from fedistill.federation.up_front import prepare
 
 REFRESH = 0.2  # seconds
 

@@ -10,7 +10,7 @@ from fedistill.evaluate.table import print_summary
 from fedistill.federation.data_summary import describe
 from fedistill.federation.progress import Progress
 from fedistill.federation.run_folder import RunFolder, run_folder
-from fedistill.federation.simulation import prepare
+from fedistill.federation.up_front import prepare
 from fedistill.federation.workflow import run_workflow
 
 app = ServerApp()

@@ -7,7 +7,6 @@ deployed server never imports this module's `Simulation`.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -23,25 +22,12 @@ from fedistill.data import (
     split_table,
 )
 from fedistill.data.encoder import Encoder
-from fedistill.data.wording import suggestion
-from fedistill.errors import ConfigError, DataError, LedgerError, PolicyRefusal
-from fedistill.features import proxy_basis
-from fedistill.federation.run_folder import (
-    RunFolder,
-    check_run_folder,
-    check_writable,
-    ledger_path,
-)
+from fedistill.errors import DataError
+from fedistill.federation.run_folder import RunFolder, ledger_path
 from fedistill.labels import LabelQuestion
-from fedistill.mechanisms import (
-    Mechanism,
-    has_float_noise,
-    mechanism_named,
-    mechanisms_that_protect,
-)
-from fedistill.privacy.accountant import within_budget
+from fedistill.mechanisms import Mechanism, mechanism_named
 from fedistill.privacy.adjacency import Unit
-from fedistill.site import FloatNoise, LocalAgent, Policy, open_ledger
+from fedistill.site import FloatNoise, LocalAgent, Policy
 
 ROWS_AT_LEAST = 20
 """What every simulated site declares in public about its number of rows, or of units."""
@@ -80,28 +66,6 @@ class Simulation:
     def test_rows(self) -> ProxySet:
         """The test rows without their labels, as a site sees them."""
         return ProxySet(schema=self.proxy.schema, rows=self.test.rows)
-
-
-def prepare(config: RunConfig) -> Simulation:
-    """Load, split and register, and check what can be checked before a run starts.
-
-    Raises:
-        BadInput: Names field, value and bound. Nothing was charged.
-    """
-    simulation = prepare_data(config)
-    if config.min_sites > len(simulation.sites):
-        without = "".join(f"; {site}: {why}" for site, why in simulation.left_out.items())
-        raise ConfigError(
-            f"min-sites={config.min_sites} must be at most the number of sites that take part, "
-            f"{len(simulation.sites)}{without}: lower min-sites or bring more rows"
-        )
-    _check_mechanisms(config, simulation)
-    if config.output_dir:
-        check_run_folder(Path(config.output_dir), config)
-    if config.ledger_dir:
-        check_writable("ledger-dir", Path(config.ledger_dir))
-        _check_budgets(config, simulation)
-    return simulation
 
 
 def question_of(config: RunConfig, simulation: Simulation, site: str = "") -> LabelQuestion:
@@ -147,7 +111,7 @@ def open_site(config: RunConfig, site: str, folder: RunFolder, run: str) -> Loca
         raise DataError(f"site={site!r} must be one of {', '.join(simulation.sites)}")
     policy_path = folder.site(site) / "policy.toml"
     if not policy_path.exists():
-        _policy(config, simulation, site).save(policy_path)
+        policy_of(config, simulation, site).save(policy_path)
     return LocalAgent(
         run=run,
         policy=Policy.load(policy_path),
@@ -159,7 +123,7 @@ def open_site(config: RunConfig, site: str, folder: RunFolder, run: str) -> Loca
 
 
 def prepare_data(config: RunConfig) -> Simulation:
-    """`prepare` without its checks of folders and budgets."""
+    """Load, split and register. What can be checked besides is in `up_front`."""
     return _simulation(
         config.dataset,
         config.label_column,
@@ -228,12 +192,13 @@ def _simulation(
     )
 
 
-def _policy(config: RunConfig, simulation: Simulation, site: str) -> Policy:
+def policy_of(config: RunConfig, simulation: Simulation, site: str) -> Policy:
+    """What a simulated site allows: what the run config asks for, and no more."""
     return Policy(
         site=site,
         population=_population(config, simulation, site),
         rows_at_least=ROWS_AT_LEAST,
-        unit=_unit(config, mechanism_named(config.mechanism_of(site)[0])),
+        unit=unit_of(config, mechanism_named(config.mechanism_of(site)[0])),
         total_epsilon=config.budget,
         epsilon_per_release=config.epsilon,
         delta=config.delta,
@@ -257,87 +222,8 @@ def _population(config: RunConfig, simulation: Simulation, site: str) -> str:
     )
 
 
-def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
-    """Refuse mechanisms, teachers and encoders that no site can answer with, before a run."""
-    for site, _, _ in config.exceptions:
-        if site not in simulation.sites:
-            raise ConfigError(
-                f"site-mechanisms names {site!r}, which is no site that takes part: "
-                f"{suggestion(site, simulation.sites)}"
-            )
-    units = set()
-    for question in dict.fromkeys(questions_of(config, simulation).values()):
-        try:
-            mechanism = mechanism_named(question.mechanism)
-            _check_unit(config, question.mechanism, mechanism)
-            if has_float_noise(mechanism) and config.float_noise == "refuse":
-                raise PolicyRefusal(
-                    f"float-noise='refuse' must be 'allow' for mechanism={question.mechanism!r}, "
-                    "whose noise is made in floating point: see the page on sharp edges, or choose "
-                    "another mechanism"
-                )
-            mechanism.plan(question, simulation.proxy, rows_at_least=ROWS_AT_LEAST)
-            if simulation.proxy.encoder is not None:
-                proxy_basis(simulation.proxy)
-        except PolicyRefusal as refusal:
-            raise ConfigError(str(refusal)) from None
-        units.add(_unit(config, mechanism))
-    if len(units) > 1:
-        raise ConfigError(
-            f"site-mechanisms={config.site_mechanisms!r} mixes guarantees for "
-            f"{' and '.join(sorted(units))}: choose mechanisms of one unit"
-        )
-
-
-def _unit(config: RunConfig, mechanism: Mechanism) -> Unit:
+def unit_of(config: RunConfig, mechanism: Mechanism) -> Unit:
     """Whom a simulated site's policy protects: groups where a column names them, else records."""
     if config.unit_column:
         return Unit.GROUP
     return Unit.SITE if mechanism.units == (Unit.SITE,) else Unit.RECORD
-
-
-def _check_unit(config: RunConfig, name: str, mechanism: Mechanism) -> None:
-    unit = _unit(config, mechanism)
-    if unit in mechanism.units:
-        return
-    asked = (
-        f"unit-column={config.unit_column!r} asks to protect all rows of a unit as one"
-        if config.unit_column
-        else "unit-column='' asks to protect single records"
-    )
-    raise ConfigError(
-        f"{asked}, and mechanism={name!r} guarantees {' or '.join(mechanism.units)} level: choose "
-        f"one of {', '.join(mechanisms_that_protect(unit))}, or "
-        + ("leave unit-column empty" if config.unit_column else "name a unit-column")
-    )
-
-
-def _check_budgets(config: RunConfig, simulation: Simulation) -> None:
-    """Refuse a question that a persistent ledger would refuse anyway, in the owner's own words."""
-    for site, question in questions_of(config, simulation).items():
-        path = ledger_path(config, RunFolder(Path()), site)
-        if not path.exists():
-            continue
-        policy = _policy(config, simulation, site)
-        plan = mechanism_named(question.mechanism).plan(
-            question, simulation.proxy, rows_at_least=ROWS_AT_LEAST
-        )
-        try:
-            with open_ledger(policy, path, create=False) as ledger:
-                answered = ledger.cached(question.sha256) is not None
-                past = [charge.event for charge in ledger.entries()]
-                spent = ledger.spent(policy.delta)
-        except LedgerError as error:
-            raise ConfigError(f"ledger-dir={config.ledger_dir!r}: {error}") from error
-        if not answered and not within_budget(
-            past,
-            plan.event,
-            budget_epsilon=policy.total_epsilon,
-            delta=policy.delta,
-            adjacency=policy.adjacency,
-        ):
-            raise ConfigError(
-                f"epsilon={config.epsilon} must fit what {site} has left: {spent:.4g} of "
-                f"budget-epsilon={policy.total_epsilon:g} is spent in {path}; raise "
-                "budget-epsilon, or ask an answered question again, which costs nothing"
-            )

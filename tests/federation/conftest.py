@@ -11,7 +11,7 @@ from fedistill.federation.client_app import app
 from fedistill.federation.local_grid import LocalGrid
 from fedistill.federation.progress import Progress
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import prepare
+from fedistill.federation.up_front import prepare
 from fedistill.federation.workflow import run_workflow
 from tests.small import make_config
 

@@ -5,7 +5,8 @@ import pytest
 from fedistill.errors import ConfigError, DataError, PolicyRefusal
 from fedistill.features import proxy_basis
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import open_site, prepare, question_of
+from fedistill.federation.simulation import open_site, question_of
+from fedistill.federation.up_front import prepare
 from fedistill.site import LocalAgent
 from tests.encoders import export_cnn, write_digits, write_linear
 from tests.federation.conftest import run

@@ -9,7 +9,8 @@ from rich.console import Console
 from fedistill.errors import ConfigError, PolicyRefusal
 from fedistill.evaluate.table import print_summary
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import open_site, prepare, question_of
+from fedistill.federation.simulation import open_site, question_of
+from fedistill.federation.up_front import prepare
 from fedistill.privacy.receipts import read_receipts
 from tests.federation.conftest import run
 from tests.small import make_config

@@ -10,7 +10,8 @@ from fedistill.config import RunConfig
 from fedistill.errors import ConfigError
 from fedistill.federation.data_summary import describe
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import ROWS_AT_LEAST, prepare, prepare_data
+from fedistill.federation.simulation import ROWS_AT_LEAST, prepare_data
+from fedistill.federation.up_front import prepare
 from tests.federation.conftest import Spy, run
 from tests.small import make_config, visits_config
 

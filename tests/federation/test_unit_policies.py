@@ -7,7 +7,8 @@ import pytest
 from fedistill.errors import ConfigError, LedgerError, PolicyRefusal
 from fedistill.evaluate.wording import guarantee_sentence
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import open_site, prepare, question_of
+from fedistill.federation.simulation import open_site, question_of
+from fedistill.federation.up_front import prepare
 from fedistill.mechanisms import mechanisms_that_protect, votes
 from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.receipts import read_receipts

@@ -15,7 +15,8 @@ import pytest
 from fedistill.data import ProxySet, numbers
 from fedistill.errors import BudgetExceeded, LedgerError, PolicyRefusal
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import open_site, prepare, question_of
+from fedistill.federation.simulation import open_site, question_of
+from fedistill.federation.up_front import prepare
 from fedistill.labels import LabelQuestion
 from fedistill.privacy.receipts import read_receipts
 from fedistill.site import FloatNoise, LocalAgent, Policy, open_ledger
@@ -259,7 +260,8 @@ from dataclasses import fields, replace
 from fedistill import codec
 from fedistill.config import RunConfig
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import open_site, prepare, question_of
+from fedistill.federation.simulation import open_site, question_of
+from fedistill.federation.up_front import prepare
 from fedistill.mechanisms.dp_probe import DPProbe
 from fedistill.privacy.ledger import Ledger
 from fedistill.site import agent as module
