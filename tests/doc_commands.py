@@ -24,9 +24,8 @@ COMMANDS = {
     "fedistill simulate --help": RUN,
     "fedistill data list": RUN,
     "fedistill plan --proxy heart_disease --rows-at-least 200 --seconds 0": RUN,
-    "fedistill plan --proxy heart_disease --label-column disease --rows-at-least 200 --seconds 0": (
-        RUN
-    ),
+    "fedistill plan --proxy heart_disease --label-column disease --rows-at-least 200 "
+    "--mechanism dp-probe --mechanism dp-sgd --seconds 0": RUN,
     "fedistill plan --proxy proxy.parquet --rows-at-least 6500 --sites 3 --epsilon 1": HELP,
     "fedistill plan --proxy proxy.parquet --rows-at-least 6500 --format json --plot plan.html": (
         HELP
