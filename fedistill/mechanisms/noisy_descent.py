@@ -87,8 +87,8 @@ def train(
 ) -> None:
     """Train `network` in place.
 
-    Total: a record whose gradient is not finite contributes zero, and so does a part of a sample
-    on which the network fails.
+    Total: a record whose gradient is not finite contributes zero, and so does one on which the
+    network fails; the others contribute what they would without it.
 
     Args:
         network: Maps (batch, num_inputs) to logits (batch, num_classes).
@@ -105,7 +105,9 @@ def train(
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         # Hooks complain of inputs that need no gradient, which are all of ours.
         warnings.simplefilter("ignore")
-        torch.manual_seed(0)
+        # A record's dropout mask depends on its place in a batch, hence on the other records: only
+        # if masks are drawn anew is their law the same for a record that comes or goes.
+        torch.manual_seed(int(torch.randint(2**32, (1,), generator=generator)))
         private = GradSampleModule(network.train(), loss_reduction="sum")
         plain = torch.optim.SGD(
             [each for each in network.parameters() if each.requires_grad],
@@ -148,20 +150,60 @@ def logits_of(network: "torch.nn.Module", inputs: Inputs) -> npt.NDArray[np.floa
 
 def _gradients(private: "torch.nn.Module", rows: "torch.Tensor", targets: "torch.Tensor") -> None:
     """Leave each record's gradient in `grad_sample` of every parameter."""
+    parameters = list(_trained(private))
+    for parameter, sample in zip(parameters, _samples(private, rows, targets), strict=True):
+        parameter.grad_sample = sample  # type: ignore[attr-defined]
+    drop_infinite(parameters)
+
+
+def _samples(
+    private: "torch.nn.Module", rows: "torch.Tensor", targets: "torch.Tensor"
+) -> "list[torch.Tensor]":
+    """Each record's gradient, (num_rows, *shape) for every parameter.
+
+    Where the network fails, the rows are halved and each half is tried by itself, down to single
+    rows: one that fails alone has a gradient of zero, and takes it from no other.
+    """
     import torch
 
     parameters = list(_trained(private))
+    _forget(private)
     try:
         if len(rows):
             loss = torch.nn.functional.cross_entropy(private(rows), targets, reduction="sum")
             loss.backward()  # type: ignore[no-untyped-call]
+            return [_sample_of(each, len(rows)) for each in parameters]
     # A network may fail on some rows, and that it did must not be seen (PRIVACY rule 3).
     except Exception:
-        rows = rows[:0]
-    if not len(rows):
-        for parameter in parameters:
-            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
-    drop_infinite(parameters)
+        _forget(private)
+        if len(rows) > 1:
+            half = len(rows) // 2
+            parts = [
+                _samples(private, rows[part], targets[part])
+                for part in (slice(half), slice(half, None))
+            ]
+            return [torch.cat(pair) for pair in zip(*parts, strict=True)]
+    return [each.new_zeros((len(rows), *each.shape)) for each in parameters]
+
+
+def _sample_of(parameter: "torch.nn.Parameter", num_rows: int) -> "torch.Tensor":
+    sample: torch.Tensor | None = parameter.grad_sample  # type: ignore[attr-defined]
+    if sample is None or sample.shape != (num_rows, *parameter.shape):
+        raise ValueError("a parameter took no part in the answer")
+    return sample
+
+
+def _forget(private: "torch.nn.Module") -> None:
+    """Clear what a pass that failed halfway left: Opacus would count it to the next one."""
+    for module in private.modules():
+        for name in ("activations", "max_batch_len"):
+            if hasattr(module, name):
+                delattr(module, name)
+    for parameter in _trained(private):
+        parameter.grad_sample = None  # type: ignore[attr-defined]
+        parameter._forward_counter = 0  # type: ignore[attr-defined]
+        if hasattr(parameter, "_current_grad_sample"):
+            del parameter._current_grad_sample
 
 
 def drop_infinite(parameters: "list[torch.nn.Parameter]") -> None:

@@ -108,7 +108,9 @@ def check_network(name: str, network: "torch.nn.Module", inputs: Inputs, num_cla
         raise PolicyRefusal(f"teacher={name!r} has no parameter to train: choose one that has")
     rows = np.resize(inputs, (_CHECKED_ROWS, inputs.shape[1]))
     try:
-        shape, mixes = _try(network, rows)
+        # A row that is tried by itself must be answered as it is among others.
+        _try(network, rows[:1])
+        shape, mixes, idle = _try(network, rows)
     except Exception as error:
         raise PolicyRefusal(
             f"teacher={name!r} cannot answer public rows of {rows.shape[1]} inputs "
@@ -123,6 +125,11 @@ def check_network(name: str, network: "torch.nn.Module", inputs: Inputs, num_cla
         raise PolicyRefusal(
             f"teacher={name!r} lets one row change another row's answer, so a row's gradient "
             "cannot be clipped: make it treat each row by itself"
+        )
+    if idle:
+        raise PolicyRefusal(
+            f"teacher={name!r} does not use {idle[0]}, so no row has a gradient for it: make every "
+            "parameter take part in the answer"
         )
 
 
@@ -185,17 +192,22 @@ def _imported(name: str) -> Factory:
     return factory
 
 
-def _try(network: "torch.nn.Module", rows: Inputs) -> tuple[tuple[int, ...], bool]:
-    """The answer's shape, and whether the first row's answer depends on the other rows."""
+def _try(network: "torch.nn.Module", rows: Inputs) -> tuple[tuple[int, ...], bool, list[str]]:
+    """The answer's shape, whether its first row depends on other rows, parameters without use."""
     import torch
 
     given = torch.from_numpy(rows).requires_grad_()
     with torch.random.fork_rng(devices=[]):
         answer = network.train()(given)
         answer[0].sum().backward()
+    idle = [
+        name
+        for name, each in network.named_parameters()
+        if each.requires_grad and each.grad is None
+    ]
     network.zero_grad()
     others = torch.zeros(1) if given.grad is None else given.grad[1:]
-    return tuple(answer.shape), bool(others.abs().max() > 0)
+    return tuple(answer.shape), bool((others != 0).any()), idle
 
 
 def _zeros(layer: "torch.nn.Linear") -> "torch.nn.Linear":

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from opacus import GradSampleModule
 from opacus.optimizers import optimizer as opacus_optimizer
 from scipy import stats
 
@@ -175,25 +176,77 @@ def test_only_the_records_that_are_not_finite_are_dropped() -> None:
 
 
 class Fragile(torch.nn.Module):
-    """Raises when a row is larger than it likes."""
+    """Raises when a row is larger than it likes, before or after its layer has seen it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, late: bool = False) -> None:
         super().__init__()
         self.inner = linear()
+        self.late = late
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        answer = self.inner(rows) if self.late else None
         if rows.max() > 100:
             raise RuntimeError("the patient is odd")
-        return self.inner(rows)
+        return self.inner(rows) if answer is None else answer
 
 
-def test_a_network_that_fails_on_a_row_still_takes_noisy_steps(noises) -> None:
+def quiet_step_of(network: torch.nn.Module, rows: tuple[np.ndarray, ...]) -> np.ndarray:
+    how = descent(noise_multiplier=1e-9, divisor=1.0)
+    train(network, *rows, how, generator=secret_generator())
+    return -weights(network)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("at_once", [7, 1024])
+@pytest.mark.parametrize("odd", [[0], [29], [3, 4, 17], list(range(30))])
+def test_only_the_rows_on_which_a_network_fails_contribute_zero(
+    monkeypatch, odd: list[int], at_once: int, late: bool
+) -> None:
+    """What the others add does not depend on it, whichever rows they are gone through with."""
+    monkeypatch.setattr(noisy_descent, "ROWS_AT_ONCE", at_once)
+    inputs, targets = rows_of(30)
+    rest = ~np.isin(np.arange(30), odd)
+    expected = quiet_step((inputs[rest], targets[rest]))
+    inputs[odd, 0] = 1e3
+    found = quiet_step_of(Fragile(late=late), (inputs, targets))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert rest.any() == (np.linalg.norm(found) > CLIP)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_network_that_fails_on_a_row_still_takes_noisy_steps(noises, late: bool) -> None:
     inputs, targets = rows_of(30)
     inputs[0] = 1e3
-    network = Fragile()
+    network = Fragile(late=late)
     train(network, inputs, targets, descent(steps=3), generator=secret_generator())
     assert len(noises) == 3 * 2
     assert np.isfinite(logits_of(network.inner, inputs)).all()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_a_rows_gradient_does_not_depend_on_the_rows_it_is_gone_through_with() -> None:
+    """Beyond what floats round: the caveat of such mechanisms."""
+    inputs, targets = (torch.from_numpy(each) for each in rows_of(30, 64))
+    private = GradSampleModule(cnn(64, 2).train(), loss_reduction="sum")
+    torch.nn.init.normal_(list(private.parameters())[-2], std=0.01)
+
+    def gradients(rows: torch.Tensor) -> torch.Tensor:
+        found = noisy_descent._samples(private, inputs[rows], targets[rows])
+        return torch.cat([each.flatten(1) for each in found], dim=1)
+
+    whole = gradients(torch.arange(30))
+    assert (whole.norm(dim=1) > 1e-2).all()
+    for part in torch.split(torch.randperm(30), 7):
+        torch.testing.assert_close(gradients(part), whole[part], rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_draws_other_masks_in_each_training() -> None:
+    """Masks of one public seed would tie a record's mask to the records before it."""
+    found = []
+    for _ in range(2):
+        layers = torch.nn.Sequential(torch.nn.Dropout(0.5), linear())
+        found.append(quiet_step_of(layers, rows_of(30)))
+    assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
 @pytest.mark.statistical

@@ -34,6 +34,19 @@ class HalfUsed(nn.Module):
         return self.used(rows)
 
 
+class Pairs(nn.Module):
+    """Takes no row alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        if len(rows) < 2:
+            raise ValueError("more rows, please")
+        return self.layer(rows)
+
+
 def broken(inputs: int, classes: int) -> nn.Module:
     raise ValueError("no such width")
 
@@ -45,6 +58,7 @@ REFUSED = {
     "idle": (lambda i, k: HalfUsed(), "every parameter take part"),
     "wide": (lambda i, k: nn.Linear(i, k + 1), r"\(4, 3\).*must be \(4, 2\)"),
     "narrow": (lambda i, k: nn.Linear(3, k), "cannot answer public rows of 4 inputs"),
+    "pairs": (lambda i, k: Pairs(), "cannot answer public rows.*more rows, please"),
     "frozen": (lambda i, k: nn.Linear(i, k).requires_grad_(False), "no parameter to train"),
     "broken": (broken, "ValueError: no such width"),
     "no_module": (lambda i, k: "a text", "makes a str"),

@@ -143,6 +143,13 @@ WORST_CASES = (
         sharpness=0.6,
     ),
     WorstCase(
+        mechanism="dp-probe",
+        present=_PRESENT_OF_5,
+        absent=_ABSENT_OF_5,
+        # No clip binds in its only round: nothing is longer than the bound.
+        asked={"num_classes": 5, "solver": "moment", "probe_steps": 1},
+    ),
+    WorstCase(
         mechanism="votes",
         present=_PRESENT,
         absent=_ABSENT,
@@ -177,8 +184,9 @@ WORST_CASES = (
 
 def _each(cases: Iterable[WorstCase]) -> pytest.MarkDecorator:
     names = [
-        pytest.param(case, id=" ".join(filter(None, (case.mechanism, case.asked.get("solver")))))
+        pytest.param(case, id=" ".join([case.mechanism, *map(str, filter(None, variant))]))
         for case in cases
+        for variant in [(case.asked.get("solver"), case.asked.get("answers"))]
     ]
     return pytest.mark.parametrize("case", names)
 
