@@ -62,6 +62,14 @@ COMMANDS = {
     "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
     "fedistill simulate simulations/hospitals_5 -c "
     '\'site-mechanisms="other=dp-sgd, SVI=dp-ebm" float-noise="allow"\'': MIXED_TEST,
+    f"{SIMULATE} -c 'solver=\"moment\"'": PREPARE,
+    f'{SIMULATE} -c \'mechanism="dp-sgd" float-noise="allow"\'': PREPARE,
+    f'{SIMULATE} -c \'mechanism="dp-ebm" float-noise="allow"\'': PREPARE,
+    f'{SIMULATE} -c \'mechanism="sharded" teacher="boosting"\'': PREPARE,
+    f'{SIMULATE} -c \'mechanism="sharded" answers="confident"\'': PREPARE,
+    f"{SIMULATE} -c 'mechanism=\"votes\"'": PREPARE,
+    f"{SIMULATE} -c 'mechanism=\"clipped\"'": PREPARE,
+    f"{SIMULATE} -c 'mechanism=\"clipped-site\"'": PREPARE,
     "fedistill ledger show ~/ledgers/bank_a.ledger.db": (
         f"{LEDGER_TESTS}::test_show_lists_what_was_spent_on_what"
     ),
