@@ -42,9 +42,10 @@ def test_hospitals_of_one_federation_answer_by_unlike_mechanisms(flower: Flower)
     assert set(receipts) == HOSPITALS
     assert all(f"labels of {used[site]} " in each.what for site, each in receipts.items())
     listed = flower.command("fedistill", "ledger", "show", "--run", folder, "--format", "json")
-    ledgers = json.loads(listed.stdout)["ledgers"]
-    assert len(ledgers) == len(HOSPITALS)
-    assert all(0.99 < ledger["total_epsilon"] <= 1 for ledger in ledgers), ledgers
+    ledgers = {each["site"]: each["charges"] for each in json.loads(listed.stdout)["ledgers"]}
+    charged = {site: [each["description"]["mechanism"] for each in ledgers[site]] for site in used}
+    assert charged == {site: [mechanism] for site, mechanism in used.items()}
+    assert all(0.99 < each["spent_epsilon"] <= 1 for (each,) in ledgers.values())
     summary = json.loads((folder / "summary.json").read_text())
     sites = summary["privacy"]["sites"]
     assert {site: each["mechanism"] for site, each in sites.items()} == used
