@@ -9,6 +9,9 @@ HOSPITALS_TEST = (
     "tests/e2e/test_hospitals.py::"
     "test_five_hospitals_teach_one_student_and_the_tiny_one_is_left_out"
 )
+MIXED_TEST = (
+    "tests/e2e/test_hospitals.py::test_hospitals_of_one_federation_answer_by_unlike_mechanisms"
+)
 LEDGER_TESTS = "tests/privacy/test_ledger_commands.py"
 INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock"
 SIMULATE = "fedistill simulate simulations/banks_3"
@@ -56,6 +59,16 @@ COMMANDS = {
     f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=my_encoders:halves'": PREPARE,
     "fedistill simulate simulations/hospitals_5": PREPARE,
     "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
+    "fedistill simulate simulations/hospitals_5 -c "
+    '\'site-mechanisms="other=dp-sgd, SVI=dp-ebm" float-noise="allow"\'': MIXED_TEST,
+    f"{SIMULATE} -c 'solver=\"moment\"'": PREPARE,
+    f'{SIMULATE} -c \'mechanism="dp-sgd" float-noise="allow"\'': PREPARE,
+    f'{SIMULATE} -c \'mechanism="dp-ebm" float-noise="allow"\'': PREPARE,
+    f'{SIMULATE} -c \'mechanism="sharded" teacher="boosting"\'': PREPARE,
+    f'{SIMULATE} -c \'mechanism="sharded" answers="confident"\'': PREPARE,
+    f"{SIMULATE} -c 'mechanism=\"votes\"'": PREPARE,
+    f"{SIMULATE} -c 'mechanism=\"clipped\"'": PREPARE,
+    f"{SIMULATE} -c 'mechanism=\"clipped-site\"'": PREPARE,
     "fedistill ledger show ~/ledgers/bank_a.ledger.db": (
         f"{LEDGER_TESTS}::test_show_lists_what_was_spent_on_what"
     ),

@@ -137,6 +137,7 @@ def _environment() -> Environment:
         "auc_name": wording.auc_name,
         "calibration_sentence": wording.calibration_sentence,
         "dearest": wording.dearest,
+        "mechanisms_differ": wording.mechanisms_differ,
         "person_sentence": wording.person_sentence,
     }
     return environment

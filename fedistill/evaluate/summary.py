@@ -60,7 +60,8 @@ class Views(Part):
 class SitePrivacy(Part):
     """What one site paid. `epsilon` is this run's charge, `total_epsilon` all charges composed.
 
-    `float_noise` says whether its noise was made in floating point.
+    `mechanism` is what it answered with, and `float_noise` says whether that made its noise in
+    floating point.
     """
 
     epsilon: Figure
@@ -70,6 +71,7 @@ class SitePrivacy(Part):
     unit: str
     adjacency: str
     views: Views
+    mechanism: str = ""
     float_noise: bool = False
 
 

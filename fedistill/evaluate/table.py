@@ -34,7 +34,9 @@ def _payments(summary: Summary) -> RenderableType:
     sites = summary.privacy.sites
     if not sites:
         return Text("No site paid anything.")
-    table = _table("Who paid what", "site", "epsilon", "total", "left", "delta", "sent up")
+    differ = wording.mechanisms_differ(sites)
+    more = ("mechanism",) if differ else ()
+    table = _table("Who paid what", "site", "epsilon", "total", "left", "delta", "sent up", *more)
     for name, site in sites.items():
         wire = summary.wire.sites.get(name)
         table.add_row(
@@ -44,6 +46,7 @@ def _payments(summary: Summary) -> RenderableType:
             wording.left(site.remaining_epsilon),
             wording.power(site.delta),
             wording.NOT_DEFINED if wire is None else wording.size(wire.bytes_up),
+            *((site.mechanism,) if differ else ()),
         )
     lines: list[RenderableType] = [table]
     if summary.privacy.person is not None:

@@ -213,6 +213,11 @@ def float_sites(sites: Mapping[str, SitePrivacy]) -> tuple[str, ...]:
     return tuple(name for name, site in sites.items() if site.float_noise)
 
 
+def mechanisms_differ(sites: Mapping[str, SitePrivacy]) -> bool:
+    """Whether sites answered with unlike mechanisms, so that each must be named."""
+    return len({site.mechanism for site in sites.values()}) > 1
+
+
 def noise_sentence(sites: Mapping[str, SitePrivacy]) -> str:
     """The samplers of the sites' noise, without a full stop."""
     floating = float_sites(sites)

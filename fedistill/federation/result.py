@@ -52,6 +52,7 @@ def summarize(
         site: _paid(
             receipt,
             charged[site],
+            config.mechanism_of(site)[0],
             float_noise=has_float_noise(mechanism_named(config.mechanism_of(site)[0])),
         )
         for site, receipt in latest.items()
@@ -99,7 +100,7 @@ def summarize(
     )
 
 
-def _paid(receipt: Receipt, charged: float, *, float_noise: bool) -> SitePrivacy:
+def _paid(receipt: Receipt, charged: float, mechanism: str, *, float_noise: bool) -> SitePrivacy:
     """With trust in nobody, the server and everyone else are promised the same.
 
     `charged` is what this run cost; the receipt has the totals.
@@ -112,5 +113,6 @@ def _paid(receipt: Receipt, charged: float, *, float_noise: bool) -> SitePrivacy
         unit=receipt.unit,
         adjacency=receipt.adjacency,
         views=Views(everyone=receipt.total_epsilon, server=receipt.total_epsilon),
+        mechanism=mechanism,
         float_noise=float_noise,
     )

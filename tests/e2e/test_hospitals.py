@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fedistill.privacy.receipts import read_receipts
 from tests.e2e.conftest import RESULTS, Flower
 
 pytestmark = pytest.mark.e2e
@@ -29,6 +30,38 @@ def test_five_hospitals_teach_one_student_and_the_tiny_one_is_left_out(flower: F
     assert smallest["gain"]["value"] > 2 * smallest["gain"]["standard_error"]
     for words in ("left out: WEST", "20 booleans", "Who gains from joining"):
         assert words in ran.stdout + ran.stderr
+
+
+def test_hospitals_of_one_federation_answer_by_unlike_mechanisms(flower: Flower) -> None:
+    config = 'site-mechanisms="other=dp-sgd, SVI=dp-ebm" float-noise="allow"'
+    used = dict.fromkeys(HOSPITALS, "dp-probe") | {"other": "dp-sgd", "SVI": "dp-ebm"}
+    ran = flower.command("fedistill", "simulate", APP, "-c", config)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (folder,) = flower.run_folders()
+    receipts = {each.site: each for each in read_receipts(folder / "receipts.jsonl")}
+    assert set(receipts) == HOSPITALS
+    assert all(f"labels of {used[site]} " in each.what for site, each in receipts.items())
+    listed = flower.command("fedistill", "ledger", "show", "--run", folder, "--format", "json")
+    ledgers = {each["site"]: each["charges"] for each in json.loads(listed.stdout)["ledgers"]}
+    charged = {site: [each["description"]["mechanism"] for each in ledgers[site]] for site in used}
+    assert charged == {site: [mechanism] for site, mechanism in used.items()}
+    assert all(0.99 < each["spent_epsilon"] <= 1 for (each,) in ledgers.values())
+    summary = json.loads((folder / "summary.json").read_text())
+    sites = summary["privacy"]["sites"]
+    assert {site: each["mechanism"] for site, each in sites.items()} == used
+    assert all(0.99 < each["epsilon"] <= 1 for each in sites.values())
+    assert {site for site, each in sites.items() if each["float_noise"]} == {"other", "SVI"}
+    floating = "for SVI and other, that floating-point noise hides"
+    report = (folder / "report.html").read_text()
+    assert floating in summary["guarantee"]
+    assert floating in report
+    assert "Noise in floating point at SVI and other" in ran.stdout
+    assert "(1, 1e-5)-differential privacy at record level" in summary["guarantee"]
+    paid = ran.stdout.split("Who paid what")[1].split("Assuming")[0]
+    rows = {line.split()[0]: line.split() for line in paid.splitlines() if line.strip()}
+    assert {site: rows[site][-1] for site in HOSPITALS} == used
+    for mechanism in ("dp-sgd", "dp-ebm"):
+        assert f"<td>{mechanism}</td>" in report
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ def _site(earlier: float = 0.0, epsilon: float = 0.9998, budget: float = 1.0) ->
         unit="record",
         adjacency="add-remove",
         views=Views(everyone=total, server=total),
+        mechanism="dp-probe",
     )
 
 

@@ -30,7 +30,7 @@ def test_file_has_the_keys_that_programs_rely_on(summary, tmp_path):
     assert {"auc", "accuracy", "log_loss", "ece"} <= set(written["metrics"]["teachers"]["bank_a"])
     assert set(written["privacy"]["sites"]["bank_a"]) == {
         "epsilon", "total_epsilon", "remaining_epsilon", "delta", "unit", "adjacency", "views",
-        "float_noise",
+        "mechanism", "float_noise",
     }  # fmt: skip
     assert set(written["privacy"]["sites"]["bank_a"]["views"]) == {"everyone", "server"}
     assert set(written["privacy"]["person"]) == {"one_site", "every_site", "delta"}

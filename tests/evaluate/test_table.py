@@ -30,6 +30,19 @@ def test_table_says_who_paid_what_and_what_each_scores(summary, terminal, tmp_pa
     assert "report.html" in text.replace("\n", "")
 
 
+def test_mechanisms_are_named_only_where_sites_differ(summary, terminal):
+    assert "mechanism" not in _printed(summary, terminal, None)
+    sites = summary.privacy.sites | {
+        "bank_c": summary.privacy.sites["bank_c"].model_copy(update={"mechanism": "dp-ebm"})
+    }
+    mixed = summary.model_copy(update={"privacy": Privacy(noise="exact", sites=sites)})
+    text = _printed(mixed, terminal, None)
+    paid = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert paid["bank_a"][-1] == "dp-probe"
+    assert paid["bank_c"][-1] == "dp-ebm"
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_table_without_simulation_figures_shows_the_warning(one_site_left_out, terminal):
     text = _printed(one_site_left_out, terminal, None)
     assert "bank_b was left out" in text

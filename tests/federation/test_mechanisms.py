@@ -75,6 +75,8 @@ def test_sites_of_one_federation_may_answer_by_different_mechanisms(tmp_path) ->
     assert "dp-probe" in said["bank_a"]
     assert "votes" in said["bank_b"]
     assert "sharded" in said["bank_c"]
+    used = {site: each.mechanism for site, each in summary.privacy.sites.items()}
+    assert used == {"bank_a": "dp-probe", "bank_b": "votes", "bank_c": "sharded"}
     assert summary.metrics.ensemble.auc > 0.7
 
 

@@ -259,6 +259,7 @@ def test_summary_json_keeps_its_keys(config) -> None:
         "unit",
         "adjacency",
         "views",
+        "mechanism",
         "float_noise",
     }
     assert set(site["views"]) == {"everyone", "server"}
