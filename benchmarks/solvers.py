@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.probe_settings import CHOSEN, EPSILONS, Cut, cut, validation_auc
-from fedistill.mechanisms.dp_probe import ROUNDS
+from fedistill.mechanisms.probe_rounds import ROUNDS
 
 CLAIM = 0.003
 WIDE_ROWS, WIDE_COLUMNS = 60_000, 130

@@ -30,7 +30,6 @@ noised count; no private value but the noised sums enters it.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -39,8 +38,6 @@ import numpy.typing as npt
 from dp_accounting import ComposedDpEvent, SelfComposedDpEvent, ZCDpEvent
 
 from fedistill.data import LabelledRows, ProxySet
-from fedistill.data.wording import suggestion
-from fedistill.errors import PolicyRefusal
 from fedistill.features import FEATURE_STEP, ProxyBasis, proxy_basis
 from fedistill.labels import (
     Floats,
@@ -51,6 +48,14 @@ from fedistill.labels import (
 )
 from fedistill.mechanisms.linear_mechanism import LinearMechanism
 from fedistill.mechanisms.mechanism import Plan, Teacher
+from fedistill.mechanisms.probe_rounds import (
+    FAINT_SIGNAL,
+    GRADIENT_STEP,
+    LARGE_SITE,
+    RESIDUAL_STEP,
+    Round,
+    clips_of,
+)
 from fedistill.mechanisms.unit_weights import unit_sizes
 from fedistill.privacy.accountant import calibrate_rho
 from fedistill.privacy.adjacency import Unit
@@ -59,22 +64,6 @@ from fedistill.privacy.grid import exact_matmul, from_grid, squared_norms, to_gr
 
 Integers = npt.NDArray[np.int64]
 
-CLIP = 0.7
-"""L2 bound on a record's gradient phi(x) (e_y - p)^T; without clipping it is below sqrt(2)."""
-
-ROUNDS: Mapping[str, tuple[int, ...]] = {
-    "combined": (1, 3, 10),
-    "gradient": (6, 6, 6),
-    "moment": (1, 1, 1),
-}
-"""The solvers, and their rounds at faint, common and large sites unless the question says."""
-
-FAINT_SIGNAL = 15.0
-"""A site is faint below so many noised units times the square root of rho."""
-
-LARGE_SITE = 8_000
-"""Noised units from which on a site is large."""
-
 STEP_SIZE = 1.0
 RIDGE_PER_NOISE = 2.83
 RIDGE_PER_ROW = 2e-3
@@ -82,29 +71,9 @@ COUNT_SHARE = 0.01
 """Share of rho that pays for the noised record count."""
 
 CURVATURE_BOUND = 0.5
-_RESIDUAL_STEP = 2.0**-14
 _WEIGHT_STEP = 2.0**-20
 _LARGEST_WEIGHT = 2.0**11
-_GRADIENT_STEP = FEATURE_STEP * _RESIDUAL_STEP
 _BLOCK_ROWS = 2**18
-
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """One noised sum: its sensitivity and noise scale, in steps of 2^-30."""
-
-    clip: int
-    scale: float
-
-    @property
-    def std(self) -> float:
-        """Noise of the sum, in the units of the gradient."""
-        return self.scale * _GRADIENT_STEP
-
-    @property
-    def rho(self) -> float:
-        """What it costs, in zCDP."""
-        return 0.5 * (self.clip / self.scale) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +148,7 @@ class DPProbe(LinearMechanism):
             residuals = clipped_residuals(records, weights, clip=this.clip)
             exact_sum = _sum_of_contributions(records.features, residuals)
             noisy_sum = add_noise(exact_sum, this.scale)
-            gradient = from_grid(noisy_sum, _GRADIENT_STEP)
+            gradient = from_grid(noisy_sum, GRADIENT_STEP)
             gradient -= gradient.mean(axis=1, keepdims=True)
             weights = weights + STEP_SIZE * _preconditioned(basis, gradient, count, this.std)
         return self.answer(weights, proxy, plan, {"noised-count": count})
@@ -200,7 +169,7 @@ class DPProbe(LinearMechanism):
         curvature = float(((shares * (1 - shares)).sum(axis=1) / (shares.shape[1] - 1)).mean())
         gain, noise_variance = np.zeros((2, len(basis.eigenvalues)))
         for this in plan.rounds(count):
-            kappa = curvature * _unclipped_share(shares, basis, this.clip * _GRADIENT_STEP)
+            kappa = curvature * _unclipped_share(shares, basis, this.clip * GRADIENT_STEP)
             damping = _damping(basis, count, this.std)
             rate = STEP_SIZE * count * kappa * basis.eigenvalues / damping
             gain += rate * (1 - gain)
@@ -211,28 +180,6 @@ class DPProbe(LinearMechanism):
             noise_variance=noise_variance,
             sampling_variance=1 / (count * curvature * basis.eigenvalues),
         )
-
-
-def clips_of(question: LabelQuestion) -> tuple[tuple[int, ...], ...]:
-    """L2 bounds of the rounds' contributions at faint, common and large sites, in steps of 2^-30.
-
-    Raises:
-        PolicyRefusal: See `DPProbe.plan`.
-    """
-    solver, asked = question.solver, question.probe_steps
-    if solver not in ROUNDS:
-        raise PolicyRefusal(f"solver={solver!r} must be a solver: {suggestion(solver, ROUNDS)}")
-    if solver == "moment" and asked > 1:
-        raise PolicyRefusal(
-            f"probe-steps={asked} must be 1 with solver='moment': leave it out, or choose "
-            "'combined'"
-        )
-    moment = math.sqrt(1 - 1 / question.num_classes)
-    first = CLIP if solver == "gradient" else moment
-    return tuple(
-        tuple(math.floor(clip / _GRADIENT_STEP) for clip in (first, *[CLIP] * (rounds - 1)))
-        for rounds in (ROUNDS[solver] if asked == 0 else (asked,) * 3)
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,9 +233,9 @@ def clipped_residuals(records: Records, weights: Floats, *, clip: int) -> Intege
     squared_features = squared_norms(records.features)
     norms = np.sqrt(_sum_of_columns(residuals * residuals))
     norms *= np.sqrt(squared_features) * FEATURE_STEP
-    factor = np.minimum(1.0, clip * _GRADIENT_STEP / np.maximum(norms, 1e-12))
+    factor = np.minimum(1.0, clip * GRADIENT_STEP / np.maximum(norms, 1e-12))
     factor /= records.unit_sizes
-    integers = to_grid(residuals * factor[:, None], _RESIDUAL_STEP)
+    integers = to_grid(residuals * factor[:, None], RESIDUAL_STEP)
     within = squared_features * squared_norms(integers) <= (clip // records.unit_sizes) ** 2
     kept: Integers = integers * within[:, None]
     return kept
