@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from fedistill import config_rules as rules
+from fedistill.aggregation_rules import check_aggregation
 from fedistill.config_rules import Scalar
 from fedistill.errors import ConfigError
 
@@ -106,7 +107,9 @@ class RunConfig(BaseModel):
     ledger_dir: rules.AbsolutePath = Field(
         "", description="folder of the sites' ledgers; empty: the run folder, so fresh ones"
     )
-    rounds: Annotated[int, rules.one_of(1)] = Field(1, description="federation rounds")
+    rounds: int = Field(
+        0, ge=0, le=100, description="federation rounds of `corrections`; 0: what suits it"
+    )
     solver: Annotated[str, rules.one_of("combined", "gradient", "moment")] = Field(
         "combined",
         description="how dp-probe learns: one noised `moment`, noised `gradient` steps, or both",
@@ -155,15 +158,24 @@ class RunConfig(BaseModel):
         description="whether sites may answer with floating-point noise, which `dp-sgd` and "
         "`dp-ebm` make",
     )
-    secure_aggregation: Annotated[bool, rules.one_of(False)] = Field(
-        False, description="whether the server sees sums over sites only"
+    secure_aggregation: bool = Field(
+        True, description="whether the server sees sums over sites only"
     )
-    trust: Annotated[str, rules.one_of("none")] = Field(
-        "none", description="`none`: each site's own noise protects it from everybody"
+    trust: Annotated[str, rules.one_of("none", "secagg")] = Field(
+        "none",
+        description="`none`: each site's own noise protects it from everybody; `secagg`: the sites "
+        "share one portion of noise, which protects them from the server",
     )
-    ensemble_weights: Annotated[str, rules.one_of("agreement", "uniform")] = Field(
-        "agreement",
-        description="how sites count: by noise and public `agreement`, or `uniform`",
+    min_honest_sites: int = Field(
+        2, ge=2, le=1000, description="honest sites that a sum must hold at least"
+    )
+    colluding_sites: int = Field(
+        0, ge=0, le=998, description="sites that may work together with the server"
+    )
+    ensemble_weights: Annotated[str, rules.one_of("auto", "agreement", "uniform")] = Field(
+        "auto",
+        description="how sites count: by noise and public `agreement`, or `uniform`; `auto`: the "
+        "first, or under secure aggregation, which hides single sites, the second",
     )
     student: Annotated[str, rules.one_of("mlp")] = Field(
         "mlp", description="the student's architecture"
@@ -194,6 +206,13 @@ class RunConfig(BaseModel):
                 f"budget-epsilon={self.budget_epsilon} must be 0 or at least "
                 f"epsilon={self.epsilon}: raise budget-epsilon or lower epsilon"
             )
+        check_aggregation(
+            secure=self.secure_aggregation,
+            trust=self.trust,
+            weights=self.ensemble_weights,
+            answers=self.answers,
+            mechanisms=frozenset([self.mechanism, *(name for _, name, _ in self.exceptions)]),
+        )
         if self.proxy_fraction + self.test_fraction >= 0.95:
             raise ConfigError(
                 f"proxy-fraction={self.proxy_fraction} and test-fraction={self.test_fraction} "
@@ -237,6 +256,13 @@ class RunConfig(BaseModel):
     def budget(self) -> float:
         """Each site's whole budget in epsilon at `delta`."""
         return self.budget_epsilon or self.epsilon
+
+    @property
+    def weighting(self) -> str:
+        """How sites count, with `auto` decided."""
+        if self.ensemble_weights != "auto":
+            return self.ensemble_weights
+        return "uniform" if self.secure_aggregation else "agreement"
 
     def mechanism_of(self, site: str) -> tuple[str, str]:
         """Mechanism and teacher of a site."""

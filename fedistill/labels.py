@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from dp_accounting import DpEvent
 
 Floats = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int16]
+Codes = npt.NDArray[np.int16] | npt.NDArray[np.int64]
+"""int16 as a site releases them, int64 as a sum over sites."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,8 @@ class LabelRelease:
     """Differentially private soft labels on the proxy set: all that leaves a site.
 
     Attributes:
-        codes: (num_proxy, num_classes - 1) int16; `codes * scale` are log-odds against class 0.
+        codes: (num_proxy, num_classes - 1) int16, or int64 where sites were summed; `codes * scale`
+            are log-odds against class 0.
         scale: The step of the integer grid of `codes`, in nats; public.
         mechanism: Name of the mechanism that made the release.
         parameters: What the release states besides the codes; public or paid for by `event`.

@@ -55,5 +55,6 @@ def make_config(folder: Path, **changes: object) -> RunConfig:
         "output-dir": str(folder / "run"),
         "epsilon": 4.0,
         "phase-timeout": 20.0,
+        "secure-aggregation": False,
     }
     return RunConfig.from_flat(flat | {k.replace("_", "-"): v for k, v in changes.items()})

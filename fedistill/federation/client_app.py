@@ -12,9 +12,9 @@ from flwr.clientapp import ClientApp
 
 from fedistill.config import RunConfig
 from fedistill.errors import FedistillError
-from fedistill.federation import messages
+from fedistill.federation import messages, sealed_client
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import open_site, prepare_data
+from fedistill.federation.simulation import open_site, prepare_data, public_identity
 from fedistill.federation.site_log import log_error, log_warning
 from fedistill.labels import LabelQuestion, LabelRelease
 from fedistill.site import LocalAgent
@@ -26,16 +26,21 @@ Ask = Callable[[LocalAgent, LabelQuestion], LabelRelease]
 
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
-    """Name the sites that this node hosts."""
-    sites: tuple[str, ...] = ()
+    """Name the sites that this node hosts, and the public key of each."""
+    identities: dict[str, bytes] = {}
+    config = _config(context)
     # A node whose data cannot be read hosts nobody; why, its owner sees in the local checks.
     with suppress(Exception):
-        sites = hosted_sites(
-            prepare_data(_config(context)).site_names,
-            int(context.node_config["partition-id"]),
-            int(context.node_config["num-partitions"]),
-        )
-    return Message(messages.hello_reply(sites), reply_to=message)
+        folder = run_folder(config, str(context.run_id))
+        identities = {
+            site: public_identity(config, folder, site)
+            for site in hosted_sites(
+                prepare_data(config).site_names,
+                int(context.node_config["partition-id"]),
+                int(context.node_config["num-partitions"]),
+            )
+        }
+    return Message(messages.hello_reply(identities), reply_to=message)
 
 
 @app.train("labels")
@@ -60,6 +65,13 @@ def evaluate(message: Message, context: Context) -> Message:
         return agent.evaluate(question, prepare_data(_config(context)).test_rows)
 
     return _answer(message, context, ask)
+
+
+app.train("keys")(sealed_client.keys)
+app.train("shares")(sealed_client.shares)
+app.train("sealed")(sealed_client.labels)
+app.train("agree")(sealed_client.agree)
+app.train("unmask")(sealed_client.unmask)
 
 
 def hosted_sites(sites: tuple[str, ...], node: int, num_nodes: int) -> tuple[str, ...]:

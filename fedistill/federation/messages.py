@@ -43,15 +43,21 @@ class Answer:
     release: bytes
 
 
-def hello_reply(sites: tuple[str, ...]) -> RecordDict:
-    """Which sites a node hosts."""
-    return RecordDict({"hello": ConfigRecord({"sites": list(sites)})})
+def hello_reply(identities: Mapping[str, bytes]) -> RecordDict:
+    """Which sites a node hosts, and the public key by which each signs (b"" where it has none)."""
+    sites, keys = list(identities), list(identities.values())
+    return RecordDict({"hello": ConfigRecord({"sites": sites, "identities": keys})})
 
 
-def read_hello(content: RecordDict) -> tuple[str, ...]:
+def read_hello(content: RecordDict) -> dict[str, bytes]:
     """Inverse of `hello_reply`; a malformed reply hosts nobody."""
-    sites = content.config_records.get("hello", ConfigRecord()).get("sites")
-    return tuple(map(str, sites)) if isinstance(sites, list) else ()
+    record = content.config_records.get("hello", ConfigRecord())
+    sites, keys = record.get("sites"), record.get("identities")
+    if not isinstance(sites, list) or not isinstance(keys, list) or len(sites) != len(keys):
+        return {}
+    return {
+        str(site): bytes(key) for site, key in zip(sites, keys, strict=True) if type(key) is bytes
+    }
 
 
 def question_to_record(site: str, question: LabelQuestion) -> RecordDict:

@@ -1,7 +1,7 @@
 """The phases of the workflow, each with its checkpoint."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -108,8 +108,13 @@ def compression(this: "Run", trained: TabularStudent, ensemble: Ensemble) -> Com
     return result
 
 
-def evaluate(this: "Run", roster: Roster, releases: Releases) -> Releases:
-    """Each teacher's labels on the public test rows; simulation only, costs nothing."""
+def evaluate(this: "Run", roster: Roster, releases: Mapping[str, LabelRelease]) -> Releases:
+    """Each teacher's labels on the public test rows; simulation only, costs nothing.
+
+    Only where `releases` shows each site's own: there is no teacher to see in a sum.
+    """
+    if not releases:
+        return {}
     test = this.simulation.test_rows
 
     def read(site: str, answer: Answer) -> LabelRelease:
@@ -125,7 +130,7 @@ def evaluate(this: "Run", roster: Roster, releases: Releases) -> Releases:
         return stored
     answers = ask_sites(
         this.grid,
-        Roster({site: node for site, node in roster.nodes.items() if site in releases}),
+        roster.only(releases),
         messages.EVALUATE,
         this.questions,
         timeout=this.config.phase_timeout,

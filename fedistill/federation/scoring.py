@@ -1,5 +1,6 @@
 """Scores on the public test rows: of what ships, of what it came from, and of every site alone."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from fedistill.evaluate.metrics import Scores, class_scores, score
 from fedistill.evaluate.reference import central_reference
 from fedistill.evaluate.summary import Metrics
 from fedistill.features import Expansion, proxy_basis
+from fedistill.federation.answers import Answers
 from fedistill.labels import Floats, LabelRelease, probabilities
 from fedistill.mechanisms import mechanism_named
 
@@ -51,7 +53,9 @@ def score_all(
         ensemble=scored(probabilities(ensemble.label(test.rows))),
         teachers={
             site: scored(probabilities(release.log_odds)) for site, release in teachers.items()
-        },
+        }
+        if not this.config.secure_aggregation
+        else None,
         central_reference=scored(reference),
         student_classes=dict(zip(classes, class_scores(shipped, test.labels), strict=True)),
         student_calibration=calibration(shipped, test.labels),
@@ -61,33 +65,33 @@ def score_all(
 def compare_sites(
     this: "Run",
     ensemble: Ensemble,
-    releases: dict[str, LabelRelease],
+    answers: Answers,
     compressed: Compression,
 ) -> dict[str, SiteComparison]:
     """What each site gains from joining: its own models against the shared student.
 
     For simulations only. A site's own private model is its release alone, denoised as the ensemble
-    is; its own model without privacy is trained on its rows here.
+    is, which nobody has where only sums are seen; its own model without privacy is trained on its
+    rows here.
     """
     student = predict_file(compressed.shipped, this.simulation.test.rows)
-    names = list(releases)[:MOST_SITES_COMPARED]
-    if len(names) < len(releases):
-        this.warn(f"gains from joining are shown for {len(names)} of {len(releases)} sites")
-    shares = dict(zip(releases, ensemble.site_shares, strict=True))
+    names = answers.sites[:MOST_SITES_COMPARED]
+    if len(names) < len(answers.sites):
+        this.warn(f"gains from joining are shown for {len(names)} of {len(answers.sites)} sites")
+    shares = dict(zip(answers.sites, ensemble.site_shares, strict=True))
     compared = {}
     for number, site in enumerate(names):
         this.progress.step("gains", number, len(names), f"{site} alone")
         models = {
             "local": _alone(this, site),
-            "local_private": _alone_with_privacy(this, site, releases[site]),
-            "student": student,
+            "local_private": _alone_with_privacy(this, site, answers.by_site.get(site)),
         }
         compared[site] = SiteComparison(
             rows=len(this.simulation.sites[site].rows),
             misfit_rows=this.simulation.misfits[site],
             weight=shares[site],
-            everyone=compare(labels=this.simulation.test.labels, **models),
-            own=_on_own_rows(this, site, models),
+            everyone=compare(labels=this.simulation.test.labels, student=student, **models),
+            own=_on_own_rows(this, site, models, student),
         )
     this.progress.step("gains", len(names), len(names), "compared")
     return compared
@@ -104,19 +108,26 @@ def _alone(this: "Run", site: str) -> Floats:
     )
 
 
-def _alone_with_privacy(this: "Run", site: str, release: LabelRelease) -> Floats:
-    """The site's own release, denoised, on the test rows."""
+def _alone_with_privacy(this: "Run", site: str, release: LabelRelease | None) -> Floats | None:
+    """The site's own release, denoised, on the test rows; None where it is not to be seen."""
+    if release is None:
+        return None
     proxy = this.simulation.proxy
     response = mechanism_named(release.mechanism).response(this.questions[site], release, proxy)
     alone = build_ensemble([release], [response], proxy_basis(proxy))
     return probabilities(alone.label(this.simulation.test.rows))
 
 
-def _on_own_rows(this: "Run", site: str, models: dict[str, Floats]) -> Comparison | None:
+def _on_own_rows(
+    this: "Run", site: str, own_models: Mapping[str, Floats | None], student: Floats
+) -> Comparison | None:
     """The comparison on those public test rows that the site column gives to this site."""
     whose = this.simulation.test_site
     if whose is None:
         return None
     own = np.array([name == site for name in whose])
-    labels = this.simulation.test.labels[own]
-    return compare(labels=labels, **{name: answers[own] for name, answers in models.items()})
+    return compare(
+        labels=this.simulation.test.labels[own],
+        student=student[own],
+        **{name: None if answers is None else answers[own] for name, answers in own_models.items()},
+    )

@@ -27,7 +27,8 @@ from fedistill.federation.run_folder import RunFolder, ledger_path
 from fedistill.labels import LabelQuestion
 from fedistill.mechanisms import Mechanism, mechanism_named
 from fedistill.privacy.adjacency import Unit
-from fedistill.site import FloatNoise, LocalAgent, Policy
+from fedistill.privacy.ledger_key import create_key, key_path, load_key
+from fedistill.site import FloatNoise, LocalAgent, Policy, Sealing
 
 ROWS_AT_LEAST = 20
 """What every simulated site declares in public about its number of rows, or of units."""
@@ -122,6 +123,34 @@ def open_site(config: RunConfig, site: str, folder: RunFolder, run: str) -> Loca
     )
 
 
+def write_policies(config: RunConfig, simulation: Simulation, folder: RunFolder) -> None:
+    """Make every simulated site's key and policy, each of which pins the keys of the others.
+
+    Sites compare their keys out of band; here one person runs all of them.
+
+    Raises:
+        LedgerError: A key cannot be written.
+        OSError: A policy cannot be.
+    """
+    peers: dict[str, str] = {}
+    for site in simulation.sites:
+        key = key_path(ledger_path(config, folder, site))
+        create_key(key)
+        peers[site] = load_key(key).public
+    for site in simulation.sites:
+        path = folder.site(site) / "policy.toml"
+        if not path.exists():
+            others = {name: key for name, key in peers.items() if name != site}
+            policy_of(config, simulation, site, peers=others).save(path)
+
+
+def public_identity(config: RunConfig, folder: RunFolder, site: str) -> bytes:
+    """Raw public key by which a simulated site signs; none without secure aggregation."""
+    if not config.secure_aggregation:
+        return b""
+    return bytes.fromhex(load_key(key_path(ledger_path(config, folder, site))).public)
+
+
 def prepare_data(config: RunConfig) -> Simulation:
     """Load, split and register. What can be checked besides is in `up_front`."""
     return _simulation(
@@ -192,8 +221,13 @@ def _simulation(
     )
 
 
-def policy_of(config: RunConfig, simulation: Simulation, site: str) -> Policy:
-    """What a simulated site allows: what the run config asks for, and no more."""
+def policy_of(
+    config: RunConfig, simulation: Simulation, site: str, peers: Mapping[str, str] | None = None
+) -> Policy:
+    """What a simulated site allows: what the run config asks for, and no more.
+
+    `peers` are the public keys (hex) of the other sites, which sealed rounds need.
+    """
     return Policy(
         site=site,
         population=_population(config, simulation, site),
@@ -208,6 +242,10 @@ def policy_of(config: RunConfig, simulation: Simulation, site: str) -> Policy:
         float_noise=FloatNoise(config.float_noise),
         encoders=("", simulation.proxy.encoder.import_path) if simulation.proxy.encoder else ("",),
         proxy_sha256=(simulation.proxy.sha256,),
+        secure_aggregation=Sealing.REQUIRED if config.secure_aggregation else Sealing.OPTIONAL,
+        min_honest_sites=config.min_honest_sites,
+        colluding_sites=config.colluding_sites,
+        peers=peers or {},
     )
 
 

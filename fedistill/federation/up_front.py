@@ -27,6 +27,8 @@ from fedistill.mechanisms import (
     mechanisms_that_protect,
 )
 from fedistill.privacy.accountant import within_budget
+from fedistill.privacy.grid import LARGEST_CODE
+from fedistill.secagg import MODULUS
 from fedistill.site import open_ledger
 
 
@@ -43,6 +45,8 @@ def prepare(config: RunConfig) -> Simulation:
             f"min-sites={config.min_sites} must be at most the number of sites that take part, "
             f"{len(simulation.sites)}{without}: lower min-sites or bring more rows"
         )
+    if config.secure_aggregation:
+        _check_sums(config, len(simulation.sites))
     _check_mechanisms(config, simulation)
     if config.output_dir:
         check_run_folder(Path(config.output_dir), config)
@@ -50,6 +54,23 @@ def prepare(config: RunConfig) -> Simulation:
         check_writable("ledger-dir", Path(config.ledger_dir))
         _check_budgets(config, simulation)
     return simulation
+
+
+def _check_sums(config: RunConfig, num_sites: int) -> None:
+    """Refuse sums that so few sites cannot give."""
+    needed = config.min_honest_sites + config.colluding_sites
+    if num_sites < needed:
+        raise ConfigError(
+            f"min-honest-sites={config.min_honest_sites} and colluding-sites="
+            f"{config.colluding_sites} need {needed} sites, and {num_sites} "
+            f"take{'s' if num_sites == 1 else ''} part: invite more sites, or set "
+            "secure-aggregation=false"
+        )
+    if num_sites * LARGEST_CODE >= MODULUS // 2:
+        raise ConfigError(
+            f"secure-aggregation=true takes up to {MODULUS // 2 // LARGEST_CODE} sites, not "
+            f"{num_sites}: their sum would wrap around; set secure-aggregation=false"
+        )
 
 
 def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:

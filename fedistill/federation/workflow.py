@@ -19,13 +19,13 @@ from fedistill.evaluate.report import write_report
 from fedistill.evaluate.summary import Summary, write_summary
 from fedistill.features import proxy_basis
 from fedistill.federation import phases, scoring
+from fedistill.federation.answers import Answers, ask_for_labels
 from fedistill.federation.asking import Wire
 from fedistill.federation.progress import Progress
 from fedistill.federation.result import summarize
 from fedistill.federation.run_folder import RunFolder
-from fedistill.federation.simulation import Simulation, questions_of
-from fedistill.labels import LabelQuestion, LabelRelease
-from fedistill.mechanisms import mechanism_named
+from fedistill.federation.simulation import Simulation, questions_of, write_policies
+from fedistill.labels import LabelQuestion
 from fedistill.privacy.receipts import read_receipts
 
 
@@ -52,7 +52,7 @@ class Run:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a phase; a full disk ends the run with a sentence."""
+        """Time a phase, all of its rounds together; a full disk ends the run with a sentence."""
         start = time.monotonic()
         try:
             yield
@@ -62,7 +62,8 @@ class Run:
             raise RunFailed(
                 f"{name}: {error.strerror}: {error.filename or self.folder.path}: make room"
             ) from error
-        self.timings[name] = round(time.monotonic() - start, 3)
+        spent = self.timings.get(name, 0.0) + time.monotonic() - start
+        self.timings[name] = round(spent, 3)
 
 
 def run_workflow(
@@ -98,20 +99,21 @@ def run_workflow(
         progress.warn(f"{site} takes no part: {why}")
 
     with this.phase("hello"):
+        if config.secure_aggregation:
+            write_policies(config, simulation, folder)
         roster = phases.hello(this)
-    with this.phase("labels"):
-        releases = phases.labels(this, roster)
+    answers = ask_for_labels(this, roster)
     with this.phase("target"):
-        ensemble = average(this, releases)
+        ensemble = average(this, answers)
     with this.phase("student"):
         student = phases.student(this, ensemble)
     with this.phase("compression"):
         compression = phases.compression(this, student, ensemble)
     with this.phase("evaluate"):
-        teachers = phases.evaluate(this, roster, releases)
+        teachers = phases.evaluate(this, roster, answers.by_site)
     with this.phase("score"):
         metrics = scoring.score_all(this, ensemble, teachers, compression)
-        gains = scoring.compare_sites(this, ensemble, releases, compression)
+        gains = scoring.compare_sites(this, ensemble, answers, compression)
     with this.phase("report"):
         receipts = read_receipts(folder.receipts)
         summary = summarize(this, metrics, gains, compression, receipts)
@@ -120,17 +122,12 @@ def run_workflow(
     return summary
 
 
-def average(this: Run, releases: dict[str, LabelRelease]) -> Ensemble:
+def average(this: Run, answers: Answers) -> Ensemble:
     """Weigh and average the releases, free the average of shrinkage and noise."""
-    proxy = this.simulation.proxy
-    responses = [
-        mechanism_named(release.mechanism).response(this.questions[site], release, proxy)
-        for site, release in releases.items()
-    ]
-    this.progress.step("target", 0, 0, f"averaging {len(releases)} sites")
+    this.progress.step("target", 0, 0, f"averaging {len(answers.sites)} sites")
     return build_ensemble(
-        list(releases.values()),
-        responses,
-        proxy_basis(proxy),
-        weights=this.config.ensemble_weights,
+        answers.releases,
+        answers.responses,
+        proxy_basis(this.simulation.proxy),
+        weights=this.config.weighting,
     )

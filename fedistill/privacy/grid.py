@@ -24,7 +24,10 @@ EXACT = 2**53
 LABEL_BOUND = 8.0
 """Log-odds of labels are clamped to +-8 nats (probability 0.99966): public, not seen from data."""
 
-LABEL_SCALE = LABEL_BOUND / 32767
+LARGEST_CODE = 32767
+"""Codes of labels are int16 within +- this."""
+
+LABEL_SCALE = LABEL_BOUND / LARGEST_CODE
 """The step of the grid of labels, in nats: 0.00024. Public and fixed."""
 
 

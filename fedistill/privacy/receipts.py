@@ -39,6 +39,7 @@ class Receipt(BaseModel):
         adjacency: What they hide.
         unit: Whose presence they hide.
         cached: An earlier answer was given again, at no cost.
+        sealed: It left under masks, so that the server sees sums over sites only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +59,7 @@ class Receipt(BaseModel):
     adjacency: Adjacency
     unit: Unit
     cached: bool = False
+    sealed: bool = False
 
 
 def append_receipt(path: Path, receipt: Receipt) -> None:

@@ -1,6 +1,15 @@
 """What a site runs: its policy, and the agent that alone reads private rows."""
 
 from fedistill.site.agent import LocalAgent, SiteAgent, open_ledger
-from fedistill.site.policy import FloatNoise, Policy
+from fedistill.site.policy import FloatNoise, Policy, Sealing
+from fedistill.site.sealing import SealedRound
 
-__all__ = ["FloatNoise", "LocalAgent", "Policy", "SiteAgent", "open_ledger"]
+__all__ = [
+    "FloatNoise",
+    "LocalAgent",
+    "Policy",
+    "SealedRound",
+    "Sealing",
+    "SiteAgent",
+    "open_ledger",
+]

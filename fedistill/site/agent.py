@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedistill.codec import decode_release, encode_release
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.features import proxy_basis
 from fedistill.labels import LabelQuestion, LabelRelease
-from fedistill.mechanisms import Teacher, has_float_noise, mechanism_named
+from fedistill.mechanisms import Plan, Teacher, has_float_noise, mechanism_named
 from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.grid import encode_log_odds
 from fedistill.privacy.ledger import Ledger, StoredRelease
+from fedistill.privacy.ledger_key import key_path, load_key
 from fedistill.privacy.receipts import Receipt, append_receipt
 from fedistill.site.policy import Policy
 
@@ -57,13 +59,16 @@ class LocalAgent:
     ledger_path: Path
     receipts_path: Path
 
-    def labels(self, question: LabelQuestion) -> LabelRelease:
-        """Noised labels on the proxy set.
+    @property
+    def identity(self) -> Ed25519PrivateKey:
+        """The key that signs for this site: its ledger, and its part of sealed rounds."""
+        return load_key(key_path(self.ledger_path)).private
+
+    def plan(self, question: LabelQuestion) -> Plan:
+        """What answering would cost, if the policy allows the question. Reads no private row.
 
         Raises:
             PolicyRefusal: A clause forbids the question, or the encoder is unfit for public rows.
-            BudgetExceeded: The budget does not hold the charge.
-            LedgerError: The ledger cannot vouch for the budget.
         """
         mechanism = mechanism_named(question.mechanism)
         self.policy.check(
@@ -77,14 +82,33 @@ class LocalAgent:
             raise PolicyRefusal(
                 f"num_classes={question.num_classes} must be {self.rows.num_classes}, as registered"
             )
-        rows = _rows_for(self.policy, self.rows)
         plan = mechanism.plan(question, self.proxy, rows_at_least=self.policy.rows_at_least)
         if self.proxy.encoder is not None:
             proxy_basis(self.proxy)  # an encoder that is unfit for public rows costs nothing
+        return plan
+
+    def labels(self, question: LabelQuestion, *, sealed: bool = False) -> LabelRelease:
+        """Noised labels on the proxy set.
+
+        Args:
+            question: What is asked.
+            sealed: Whether they leave under the masks of a round, where only a sum is seen.
+
+        Raises:
+            PolicyRefusal: A clause forbids the question, or that labels leave unsealed, or the
+                encoder is unfit for public rows.
+            BudgetExceeded: The budget does not hold the charge.
+            LedgerError: The ledger cannot vouch for the budget.
+        """
+        self.policy.check_sealed(sealed=sealed)
+        mechanism, plan = mechanism_named(question.mechanism), self.plan(question)
+        rows = _rows_for(self.policy, self.rows)
         with open_ledger(self.policy, self.ledger_path, create=True) as ledger:
             stored = ledger.cached(question.sha256)
             if stored is not None:
-                self._write_receipt(ledger, question, stored.release, epsilon=0.0, cached=True)
+                self._write_receipt(
+                    ledger, question, stored.release, epsilon=0.0, cached=True, sealed=sealed
+                )
                 return decode_release(
                     stored.release,
                     question=question,
@@ -102,7 +126,9 @@ class LocalAgent:
             release, teacher = mechanism.release(rows, self.proxy, plan)
             encoded = encode_release(release)
             ledger.store(charge, encoded, teacher.weights.tobytes())
-            self._write_receipt(ledger, question, encoded, epsilon=charge.epsilon, cached=False)
+            self._write_receipt(
+                ledger, question, encoded, epsilon=charge.epsilon, cached=False, sealed=sealed
+            )
         return release
 
     def evaluate(self, question: LabelQuestion, rows: ProxySet) -> LabelRelease:
@@ -138,6 +164,7 @@ class LocalAgent:
         *,
         epsilon: float,
         cached: bool,
+        sealed: bool,
     ) -> None:
         append_receipt(
             self.receipts_path,
@@ -157,6 +184,7 @@ class LocalAgent:
                 adjacency=self.policy.adjacency,
                 unit=self.policy.unit,
                 cached=cached,
+                sealed=sealed,
             ),
         )
 

@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,7 @@ from fedistill.data.encoder import Encoder
 from fedistill.errors import PolicyRefusal
 from fedistill.labels import LabelQuestion
 from fedistill.privacy.adjacency import Adjacency, Unit
+from fedistill.secagg import RoundTerms
 
 
 class FloatNoise(StrEnum):
@@ -20,6 +22,13 @@ class FloatNoise(StrEnum):
 
     REFUSE = "refuse"
     ALLOW = "allow"
+
+
+class Sealing(StrEnum):
+    """Whether labels may leave by themselves, or only under the masks of a sum over sites."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
 
 
 class Policy(BaseModel):
@@ -62,6 +71,21 @@ class Policy(BaseModel):
         default=FloatNoise.REFUSE, description="whether noise may be made in floating point"
     )
     proxy_sha256: tuple[str, ...] = Field(description="approved proxy sets")
+    secure_aggregation: Sealing = Field(
+        default=Sealing.OPTIONAL, description="whether labels may leave outside a sum over sites"
+    )
+    min_sites: int = Field(default=2, ge=2, description="sites that a round must invite at least")
+    min_honest_sites: int = Field(
+        default=2, ge=2, description="honest sites that a sum must hold at least"
+    )
+    colluding_sites: int = Field(
+        default=0, ge=0, description="sites that may work with the server; rounds must bear them"
+    )
+    peers: Mapping[str, str] = Field(
+        default={},
+        description="public keys (hex) of the other sites, compared with their owners: nobody else "
+        "takes part in a sum",
+    )
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -150,6 +174,36 @@ class Policy(BaseModel):
             self._refuse("unit", self.unit, f"{gives}, {' or '.join(units)}: allow another")
         if self.adjacency != adjacency:
             self._refuse("adjacency", self.adjacency, f"{gives}, {adjacency}: allow another")
+
+    def check_sealed(self, *, sealed: bool) -> None:
+        """Refuse labels outside a sum where sums are required.
+
+        Raises:
+            PolicyRefusal: Names the clause.
+        """
+        if self.secure_aggregation is Sealing.REQUIRED and not sealed:
+            self._refuse(
+                "secure-aggregation", self.secure_aggregation, "met: ask in a sealed round"
+            )
+
+    def check_round(self, terms: RoundTerms) -> None:
+        """Refuse a sealed round that promises less than a clause asks for.
+
+        Raises:
+            PolicyRefusal: Names the clause, the value and the bound.
+        """
+        for clause, value, least in (
+            ("min-sites", terms.num_sites, self.min_sites),
+            ("min-honest-sites", terms.min_honest, self.min_honest_sites),
+            ("colluding-sites", terms.colluding, self.colluding_sites),
+        ):
+            if value < least:
+                self._refuse(clause, value, f"at least {least}")
+
+    @property
+    def pinned(self) -> dict[str, bytes]:
+        """Raw public keys of the peers."""
+        return {site: bytes.fromhex(key) for site, key in self.peers.items()}
 
     def _refuse(self, clause: str, value: object, bound: str) -> None:
         raise PolicyRefusal(f"policy of {self.site}: {clause}={value} must be {bound}")

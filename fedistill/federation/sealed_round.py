@@ -1,0 +1,190 @@
+"""The server's side of a sealed round: five requests to every site, and one sum.
+
+    keys -> shares -> labels -> agree -> unmask
+
+A site that fails at any step is left out, and the sum is of those that remain. `secagg` decides
+what a good reply is; here are the messages, the waiting and the checkpoint.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import RecordDict
+
+from fedistill import secagg
+from fedistill.errors import TooFewSites, TooFewSurvivors
+from fedistill.evaluate.files import write_atomically
+from fedistill.federation import sealed_messages
+from fedistill.federation.asking import Roster, exchange, require_sites
+from fedistill.federation.messages import OK, REASONS
+from fedistill.federation.sealed_messages import Invitation
+from fedistill.secagg import RoundTerms, threshold_for
+from fedistill.summands import Place
+
+if TYPE_CHECKING:
+    from fedistill.federation.workflow import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedSum:
+    """All that the server learns of a round.
+
+    Attributes:
+        sites: Whose integers are in the sum.
+        total: (length,) int64.
+    """
+
+    sites: tuple[str, ...]
+    total: npt.NDArray[np.int64]
+
+
+def sum_over_sites(
+    this: "Run",
+    roster: Roster,
+    *,
+    round: int,
+    length: int,
+    bound: int,
+    grid: float,
+    stated: tuple[Place, ...] = (),
+) -> OpenedSum:
+    """Run one sealed round, or give what a finished one left.
+
+    Args:
+        this: The run; its questions are what the sites are asked.
+        roster: Sites to invite.
+        round: Its number in the run, from 1.
+        length: Integers in a site's vector.
+        bound: Every site's integers lie from -bound to bound.
+        grid: The step of their grid.
+        stated: Places after the codes in every vector.
+
+    Raises:
+        TooFewSites: Too few remain to open a sum; nothing was learned.
+    """
+    if (stored := _load(this, round)) is not None:
+        return stored
+    terms = RoundTerms(
+        # A round that is begun again has a name of its own, so that no message of the old one fits.
+        run=f"{this.name}:{secrets.token_hex(8)}",
+        round=round,
+        identities=tuple(sorted((site, roster.identities[site]) for site in roster.nodes)),
+        config_sha256=this.config.sha256(),
+        proxy_sha256=this.simulation.proxy.sha256,
+        length=length,
+        bound=bound,
+        grid=grid,
+        threshold=threshold_for(len(roster.nodes), this.config.colluding_sites),
+        colluding=this.config.colluding_sites,
+        min_honest=this.config.min_honest_sites,
+    )
+    try:
+        opened = _run_round(this, roster, terms, stated)
+    except TooFewSurvivors as error:
+        raise TooFewSites(str(error)) from error
+    _save(this, round, opened)
+    return opened
+
+
+def _run_round(
+    this: "Run", roster: Roster, terms: RoundTerms, stated: tuple[Place, ...]
+) -> OpenedSum:
+    invitations = {
+        site: sealed_messages.invitation_to_record(
+            Invitation(site=site, question=this.questions[site], terms=terms, stated=stated)
+        )
+        for site in roster.nodes
+    }
+    with this.phase("keys"):
+        replies = _ask(this, roster, "keys", sealed_messages.KEYS, invitations)
+        state = secagg.collect_adverts(terms, replies)
+    with this.phase("shares"):
+        adverts = [advert.to_bytes() for advert in state.adverts]
+        replies = _ask_all(this, roster, "shares", sealed_messages.SHARES, replies, adverts)
+        state, deliveries = secagg.collect_shares(state, replies)
+    with this.phase("labels"):
+        handed = {
+            site: sealed_messages.parts_to_record(site, [delivery.to_bytes(terms)])
+            for site, delivery in deliveries.items()
+        }
+        replies = _ask(this, roster, "labels", sealed_messages.SEALED, handed)
+        state = secagg.collect_vectors(state, replies)
+    with this.phase("unmask"):
+        survivors = dict.fromkeys(state.names(state.survivors), b"")
+        words = [word.to_bytes() for word in state.participations]
+        replies = _ask_all(this, roster, "agree", sealed_messages.AGREE, survivors, words)
+        state = secagg.collect_signatures(state, replies)
+        signed = [signature.to_bytes() for signature in state.signatures]
+        replies = _ask_all(this, roster, "unmask", sealed_messages.UNMASK, replies, signed)
+        total = secagg.unmask(state, replies)
+    sites = state.names(state.survivors)
+    for site, why in state.refused:
+        this.warn(f"{site} sent a message that was refused: {why}")
+    require_sites(len(sites), len(roster.nodes), this.config.min_sites, ())
+    return OpenedSum(sites=tuple(site for site in roster.nodes if site in sites), total=total)
+
+
+def _ask_all(
+    this: "Run",
+    roster: Roster,
+    phase: str,
+    action: str,
+    sites: Mapping[str, bytes],
+    parts: list[bytes],
+) -> dict[str, bytes]:
+    """Hand the same parts to every one of `sites`."""
+    contents = {site: sealed_messages.parts_to_record(site, parts) for site in sites}
+    return _ask(this, roster, phase, action, contents)
+
+
+def _ask(
+    this: "Run", roster: Roster, phase: str, action: str, contents: Mapping[str, RecordDict]
+) -> dict[str, bytes]:
+    """The good replies by site; of the others the run is told why they are missing."""
+    replies = exchange(
+        this.grid,
+        roster,
+        action,
+        contents,
+        timeout=this.config.phase_timeout,
+        up=this.wire.up,
+        down=this.wire.down,
+        on_progress=partial(this.progress.step, phase),
+        in_turn=True,
+    )
+    good = {}
+    for site in contents:
+        status, message = "no-answer", b""
+        if site in replies:
+            status, message = sealed_messages.read_reply(replies[site])
+        if status == OK:
+            good[site] = message
+        else:
+            this.warn(f"{site} {REASONS[status]} in phase {phase}: the run goes on without it")
+    return good
+
+
+def _save(this: "Run", round: int, opened: OpenedSum) -> None:
+    """Checkpoint of a finished round, in one file."""
+    index = {
+        "sites": opened.sites,
+        "total": opened.total.tolist(),
+        "wire": asdict(this.wire),
+    }
+    write_atomically(this.folder.checkpoint(f"round-{round}.json"), json.dumps(index))
+
+
+def _load(this: "Run", round: int) -> OpenedSum | None:
+    path = this.folder.checkpoint(f"round-{round}.json")
+    if not path.is_file():
+        return None
+    index = json.loads(path.read_text())
+    for direction, sizes in index["wire"].items():
+        getattr(this.wire, direction).update(sizes)
+    return OpenedSum(sites=tuple(index["sites"]), total=np.array(index["total"], np.int64))
