@@ -8,6 +8,10 @@
     │   ├── PolicyRefusal     a clause of the site's policy forbids the question
     │   ├── BudgetExceeded    the population's privacy budget does not hold the charge
     │   └── LedgerError       the ledger is missing, behind its anchor, edited, or cannot be written
+    ├── SecAggError           secure aggregation ends, and nobody learned a sum
+    │   ├── TermsRefused      a round's terms promise too little or do not fit: exit code 2
+    │   ├── MessageRefused    a message is malformed, unsigned, of another round, or repeated
+    │   └── TooFewSurvivors   too few sites remain to open the sum
     └── RunFailed             the run cannot go on: exit code 1
         └── TooFewSites       fewer than `min-sites` answered
 
@@ -59,6 +63,24 @@ class LedgerError(Refusal):
     """The ledger is missing, behind its anchor, edited, or cannot be written."""
 
     public_class = "ledger"
+
+
+class SecAggError(FedistillError):
+    """Secure aggregation ends, and nobody learned a sum."""
+
+
+class TermsRefused(SecAggError):
+    """A round's terms promise too little, or its integers do not fit."""
+
+    exit_code = 2
+
+
+class MessageRefused(SecAggError):
+    """A message is malformed, not signed as it must be, of another round, or repeated."""
+
+
+class TooFewSurvivors(SecAggError):
+    """Too few sites remain to open the sum, which stays closed."""
 
 
 class RunFailed(FedistillError):
