@@ -26,7 +26,7 @@ from fedistill.secagg.server import (
     collect_vectors,
     unmask,
 )
-from fedistill.secagg.site import advertise, agree, mask, reveal, share
+from fedistill.secagg.site import advertise, agree, check_delivery, mask, reveal, share
 from fedistill.secagg.state import SiteState, Stage
 from fedistill.secagg.terms import MODULUS, RoundTerms, threshold_for
 
@@ -46,6 +46,7 @@ __all__ = [
     "SurvivorSignature",
     "advertise",
     "agree",
+    "check_delivery",
     "collect_adverts",
     "collect_shares",
     "collect_signatures",

@@ -146,7 +146,7 @@ def mask(
     """
     state.require(Stage.SHARED)
     _check_integers(state.terms, integers)
-    _check_delivery(state, delivery)
+    check_delivery(state, delivery)
     peers = [one.peer for one in delivery.shares]
     by_index = {advert.sender: advert for advert in state.adverts}
     opened = [_decrypt(state, by_index[one.peer], one.ciphertext) for one in delivery.shares]
@@ -284,7 +284,14 @@ def _check_integers(terms: RoundTerms, integers: Integers) -> None:
         raise ValueError(f"integers must lie from -{terms.bound} to {terms.bound}: clamp them")
 
 
-def _check_delivery(state: SiteState, delivery: ShareDelivery) -> None:
+def check_delivery(state: SiteState, delivery: ShareDelivery) -> None:
+    """Check a delivery before anything is paid for what `mask` would send.
+
+    Raises:
+        MessageRefused: It is of another round, for another site, or not complete.
+        TooFewSurvivors: Too few sites sent shares.
+    """
+    state.require(Stage.SHARED)
     if delivery.round_id != state.terms.round_id or delivery.receiver != state.site:
         raise MessageRefused(f"shares are of another round, or not for {state.name}")
     known = [advert.sender for advert in state.adverts]
