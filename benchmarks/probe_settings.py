@@ -26,7 +26,7 @@ from fedistill.evaluate.metrics import auc
 from fedistill.features import main_effects, proxy_basis
 from fedistill.federation.simulation import ROWS_AT_LEAST
 from fedistill.labels import LabelQuestion, probabilities
-from fedistill.mechanisms import dp_probe, probe_rounds
+from fedistill.mechanisms import dp_probe, probe_rounds, probe_steps
 
 EPSILONS = 0.5, 1.0, 2.0
 SITES = "site_0", "site_1", "site_2"
@@ -94,7 +94,7 @@ def validation_auc(
     with (
         patch.multiple(main_effects, **map_rule) if fixed >= 0 else nullcontext(),
         patch.multiple(probe_rounds, CLIP=setting["clip"]),
-        patch.multiple(dp_probe, STEP_SIZE=setting["step"], RIDGE_PER_NOISE=setting["ridge"]),
+        patch.multiple(probe_steps, STEP_SIZE=setting["step"], RIDGE_PER_NOISE=setting["ridge"]),
         patch.multiple(target, MODEL_ERROR=setting["model_error"], POWERS=powers),
     ):
         mechanism = dp_probe.DPProbe()

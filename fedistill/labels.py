@@ -46,6 +46,14 @@ class LabelQuestion:
         sgd_sampling_rate: Chance of a record to take part in a step of `dp-sgd`.
         sgd_clip: L2 bound of a record's gradient in `dp-sgd`.
         sgd_learning_rate: Learning rate of `dp-sgd`.
+        trust: Whose noise protects a site: `none`, its own alone, or `secagg`, that of
+            `min_honest_sites` sites together, of which the server sees the sum.
+        min_honest_sites: Sites whose noise is in the sum at least and that collude with nobody.
+        round: Of `rounds`, from 1; each is a question of its own.
+        rounds: Federation rounds, of which each costs an equal part of `epsilon`'s rho.
+        broadcast_sha256: Of the weights that came with the question; "" without any.
+        run: Names the run where noise is shared: its answers are never given again.
+        cohort_sha256: Of the sites whose answers are summed; "" where each answers alone.
     """
 
     mechanism: str
@@ -68,6 +76,13 @@ class LabelQuestion:
     sgd_sampling_rate: float = 0.2
     sgd_clip: float = 0.5
     sgd_learning_rate: float = 0.3
+    trust: str = "none"
+    min_honest_sites: int = 1
+    round: int = 1
+    rounds: int = 1
+    broadcast_sha256: str = ""
+    run: str = ""
+    cohort_sha256: str = ""
 
     @property
     def sha256(self) -> str:

@@ -18,6 +18,10 @@ moves by at most R.
 Output law: the matrix plus independent discrete Gaussians of one scale; rho = sensitivity^2 /
 (2 scale^2) zCDP (Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential
 Privacy", Theorem 14). Weights, labels on public rows and `response` are post-processing.
+
+Summed over sites, the same matrices are sent as `sum_vectors` has it, and the weights are fitted to
+their mean. At site level a site is invited in both cases and adds its noise; what is hidden is
+whether it has rows: without any it adds a matrix of zeros.
 """
 
 import math
@@ -34,6 +38,13 @@ from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse
 from fedistill.mechanisms.linear_answers import fit_weights, response_of_labels
 from fedistill.mechanisms.linear_mechanism import LinearMechanism
 from fedistill.mechanisms.mechanism import Plan, Teacher
+from fedistill.mechanisms.summed import (
+    OpenedSum,
+    SumPlan,
+    noised_vectors,
+    opened_vectors,
+    plan_vectors,
+)
 from fedistill.privacy.accountant import calibrate_rho
 from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.discrete_gaussian import add_noise, scale_for
@@ -129,6 +140,54 @@ class Clipped(LinearMechanism):
             signal=plan.signal,
         )
 
+    def plan_sum(
+        self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int, num_sites: int
+    ) -> SumPlan:
+        """A site's part of the matrices of all.
+
+        Raises:
+            PolicyRefusal: See `plan` and `plan_vectors`.
+        """
+        alone = self.plan(question, proxy, rows_at_least=rows_at_least)
+        rho = calibrate_rho(question.epsilon, question.delta, self.adjacency)
+        parts = [(alone.entries, (self._matrices_moved * alone.clip) ** 2, rho)]
+        return plan_vectors(question, parts, rows_at_least=rows_at_least, num_sites=num_sites)
+
+    def noised_integers(
+        self, rows: LabelledRows, proxy: ProxySet, plan: SumPlan, weights: Floats
+    ) -> Integers:
+        """The noised matrix of the site's teacher."""
+        answers = teacher_log_odds(rows, proxy, plan.question)
+        return noised_vectors(plan, [clip_matrix(answers, _clip(plan.question))])
+
+    def open_sum(
+        self, total: Integers, proxy: ProxySet, plan: SumPlan, *, num_sites: int, before: OpenedSum
+    ) -> OpenedSum:
+        """Weights fitted to the mean of all matrices."""
+        mean = opened_vectors(plan, total)[0] * (_STEP / num_sites)
+        weights = fit_weights(
+            proxy_basis(proxy),
+            mean.reshape(len(proxy.rows), -1),
+            variance=_variance_of_mean(plan, num_sites),
+            signal=_signal(plan),
+        )
+        count = max(float(plan.rows_at_least * num_sites), 1.0)
+        return OpenedSum(weights=weights, count=count, num_sites=(num_sites,))
+
+    def answer_sum(
+        self, opened: OpenedSum, proxy: ProxySet, plan: SumPlan
+    ) -> tuple[LabelRelease, LinearResponse]:
+        """The labels of the fit to the mean, and its law."""
+        release, _ = self.answer(opened.weights, proxy, plan, {"rows-at-least": opened.count})
+        return release, response_of_labels(
+            proxy_basis(proxy),
+            num_answered=len(proxy.rows),
+            variance=_variance_of_mean(plan, opened.num_sites[-1]),
+            rows_at_least=opened.count,
+            num_classes=plan.question.num_classes,
+            signal=_signal(plan),
+        )
+
     def _plan(self, question: LabelQuestion, proxy: ProxySet, rows_at_least: int) -> ClippedPlan:
         entries = len(proxy.rows) * (question.num_classes - 1)
         if entries > _MOST_ENTRIES:
@@ -141,7 +200,7 @@ class Clipped(LinearMechanism):
                 f"clip-norm={question.clip_norm} must be from {_STEP:g} to {_LARGEST_CLIP:g}: "
                 "choose about the square root of the number of proxy rows"
             )
-        clip = math.floor(question.clip_norm / _STEP)
+        clip = _clip(question)
         sensitivity = self._matrices_moved * clip
         rho = calibrate_rho(question.epsilon, question.delta, self.adjacency)
         scale = scale_for(sensitivity, rho)
@@ -161,6 +220,19 @@ class SiteClipped(Clipped):
     name = "clipped-site"
     units = (Unit.SITE,)
     _matrices_moved = 1
+
+
+def _clip(question: LabelQuestion) -> int:
+    return math.floor(question.clip_norm / _STEP)
+
+
+def _variance_of_mean(plan: SumPlan, num_sites: int) -> float:
+    return (plan.vectors[0].std(num_sites) * _STEP / num_sites) ** 2
+
+
+def _signal(plan: SumPlan) -> float:
+    """Mean square of the log-odds of the largest matrix, in nats squared."""
+    return (_clip(plan.question) * _STEP) ** 2 / plan.length
 
 
 def teacher_log_odds(rows: LabelledRows, proxy: ProxySet, question: LabelQuestion) -> Floats:

@@ -49,6 +49,7 @@ OURS = {
     "dp-probe": "fedistill.mechanisms.dp_probe:DPProbe",
     "clipped": "fedistill.mechanisms.clipped:Clipped",
     "clipped-site": "fedistill.mechanisms.clipped:SiteClipped",
+    "corrections": "fedistill.mechanisms.corrections:Corrections",
     "dp-ebm": "fedistill.mechanisms.dp_ebm:DPEBM",
     "dp-sgd": "fedistill.mechanisms.dp_sgd:DPSGD",
     "sharded": "fedistill.mechanisms.sharded:Sharded",

@@ -15,6 +15,9 @@ RESIDUAL_STEP = 2.0**-14
 GRADIENT_STEP = FEATURE_STEP * RESIDUAL_STEP
 """And so are sums of features times residuals, in steps of 2^-30."""
 
+COUNT_SHARE = 0.01
+"""Share of rho that pays for the noised count of units."""
+
 CLIP = 0.7
 """L2 bound on a record's gradient phi(x) (e_y - p)^T; without clipping it is below sqrt(2)."""
 
@@ -64,9 +67,13 @@ def clips_of(question: LabelQuestion) -> tuple[tuple[int, ...], ...]:
             f"probe-steps={asked} must be 1 with solver='moment': leave it out, or choose "
             "'combined'"
         )
-    moment = math.sqrt(1 - 1 / question.num_classes)
-    first = CLIP if solver == "gradient" else moment
+    first = CLIP if solver == "gradient" else moment_clip(question.num_classes)
     return tuple(
         tuple(math.floor(clip / GRADIENT_STEP) for clip in (first, *[CLIP] * (rounds - 1)))
         for rounds in (ROUNDS[solver] if asked == 0 else (asked,) * 3)
     )
+
+
+def moment_clip(num_classes: int) -> float:
+    """L2 norm of phi (e_y - 1/K)^T at most, for features phi of norm at most 1."""
+    return math.sqrt(1 - 1 / num_classes)

@@ -18,6 +18,9 @@ shards costs nothing: Renyi divergence is jointly quasi-convex (van Erven and Ha
 "Renyi divergence and Kullback-Leibler divergence", Theorem 13). Weights and labels on all proxy
 rows are post-processing: softmax regression on public features, see `noised_shares`.
 
+Summed over sites, soft labels and counts are sent as `sum_vectors` has it; confident answers
+cannot be, for which rows they are is seen in each site's votes.
+
 After PATE (Papernot et al. 2017, "Semi-supervised knowledge transfer for deep learning from
 private training data"), with soft labels and without data-dependent accounting. With
 `answers = "confident"` teachers vote and only rows on which they agree are answered: `confident`
@@ -35,7 +38,7 @@ from dp_accounting import ComposedDpEvent, DpEvent, ZCDpEvent
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.features import Expansion, ProxyBasis, proxy_basis
-from fedistill.labels import LabelQuestion, LabelRelease, LinearResponse
+from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse
 from fedistill.mechanisms.confident import (
     MASK,
     Confidence,
@@ -59,6 +62,14 @@ from fedistill.mechanisms.shard_answers import (
     sum_of_votes,
 )
 from fedistill.mechanisms.shards import deal
+from fedistill.mechanisms.summed import (
+    OpenedSum,
+    SumPlan,
+    counted,
+    noised_vectors,
+    opened_vectors,
+    plan_vectors,
+)
 from fedistill.privacy.accountant import calibrate_rho
 from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.discrete_gaussian import add_noise, scale_for
@@ -113,7 +124,7 @@ class Sharded(LinearMechanism):
                 asks for no shard or no row, for another kind of answers, or out of its bounds.
         """
         plan = _plan(question, proxy, rows_at_least)
-        rehearse(question.teacher, question.num_classes, _asked(proxy, plan))
+        rehearse(question.teacher, question.num_classes, _asked(proxy, plan.num_queries))
         return plan
 
     def release(
@@ -125,13 +136,9 @@ class Sharded(LinearMechanism):
         """
         if not isinstance(plan, ShardedPlan):
             raise TypeError(f"plan must be a ShardedPlan, not {type(plan).__name__}")
-        question = plan.question
-        fitting = (rows.labels >= 0) & (rows.labels < question.num_classes)
-        kept = rows.take(np.flatnonzero(fitting))
-        features = Expansion.of(proxy.schema).transform(kept.rows)
-        shards = [(features[index], kept.labels[index]) for index in deal(kept, question.shards)]
-        answered, noised_sum = _noised_sum(plan, shards, _asked(proxy, plan))
-        noised_count = int(add_noise(np.array([kept.num_units]), plan.count_scale)[0])
+        shards, num_units = _shards(rows, proxy, plan.question)
+        answered, noised_sum = _noised_sum(plan, shards, _asked(proxy, plan.num_queries))
+        noised_count = int(add_noise(np.array([num_units]), plan.count_scale)[0])
         basis = proxy_basis(proxy)
         weights = fit_noised_shares(
             basis.values[answered], noised_sum / plan.whole, variance=plan.share_variance
@@ -161,6 +168,63 @@ class Sharded(LinearMechanism):
             num_answered=plan.num_queries,
             variance=plan.share_variance,
             num_rows=num_rows,
+        )
+
+    def plan_sum(
+        self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int, num_sites: int
+    ) -> SumPlan:
+        """A site's part of the soft labels of all teachers.
+
+        Raises:
+            PolicyRefusal: See `plan` and `plan_vectors`; or confident answers are asked for.
+        """
+        if question.answers == "confident":
+            raise PolicyRefusal(
+                "answers='confident' must be 'soft' where the sites' integers are summed: choose "
+                "it, or trust='none'"
+            )
+        num_queries = self.plan(question, proxy, rows_at_least=rows_at_least).num_queries
+        rho = calibrate_rho(question.epsilon, question.delta, self.adjacency)
+        answers = num_queries * question.num_classes, 2 * num_queries * LARGEST_SUM**2
+        parts = [(*answers, (1 - COUNT_SHARE) * rho), (1, 1, COUNT_SHARE * rho)]
+        return plan_vectors(question, parts, rows_at_least=rows_at_least, num_sites=num_sites)
+
+    def noised_integers(
+        self, rows: LabelledRows, proxy: ProxySet, plan: SumPlan, weights: Floats
+    ) -> Integers:
+        """The noised sum of the soft labels of the site's teachers, and its count."""
+        shards, num_units = _shards(rows, proxy, plan.question)
+        num_queries = plan.vectors[0].entries // plan.question.num_classes
+        exact = sum_of_answers(plan.question, shards, _asked(proxy, num_queries))
+        return noised_vectors(plan, [exact, np.array([num_units], np.int64)])
+
+    def open_sum(
+        self, total: Integers, proxy: ProxySet, plan: SumPlan, *, num_sites: int, before: OpenedSum
+    ) -> OpenedSum:
+        """Weights fitted to the mean over the teachers of all sites."""
+        answers, count = opened_vectors(plan, total)
+        shares = answers.reshape(-1, plan.question.num_classes)
+        shares /= plan.question.shards * LARGEST_SUM * num_sites
+        weights = fit_noised_shares(
+            proxy_basis(proxy).values[: len(shares)],
+            shares,
+            variance=_share_variance(plan, num_sites),
+        )
+        units = counted(float(count[0]), plan, num_sites)
+        return OpenedSum(weights=weights, count=units, num_sites=(num_sites,))
+
+    def answer_sum(
+        self, opened: OpenedSum, proxy: ProxySet, plan: SumPlan
+    ) -> tuple[LabelRelease, LinearResponse]:
+        """The labels of the fit to all teachers' answers, and its law."""
+        stated = {"noised-count": opened.count} | state_mask(np.zeros(0, np.int64))
+        release, _ = self.answer(opened.weights, proxy, plan, stated)
+        return release, response_of_shares(
+            proxy_basis(proxy),
+            release.log_odds,
+            num_answered=plan.vectors[0].entries // plan.question.num_classes,
+            variance=_share_variance(plan, opened.num_sites[-1]),
+            num_rows=opened.count,
         )
 
 
@@ -214,5 +278,22 @@ def sensitivity_of(num_queries: int) -> int:
     return math.isqrt(2 * num_queries * LARGEST_SUM**2 - 1) + 1
 
 
-def _asked(proxy: ProxySet, plan: ShardedPlan) -> npt.NDArray[np.float32]:
-    return Expansion.of(proxy.schema).transform(proxy.rows[: plan.num_queries])
+def _asked(proxy: ProxySet, num_queries: int) -> npt.NDArray[np.float32]:
+    return Expansion.of(proxy.schema).transform(proxy.rows[:num_queries])
+
+
+def _shards(
+    rows: LabelledRows, proxy: ProxySet, question: LabelQuestion
+) -> tuple[list[Shard], int]:
+    """What each teacher learns from, and of how many units."""
+    fitting = (rows.labels >= 0) & (rows.labels < question.num_classes)
+    kept = rows.take(np.flatnonzero(fitting))
+    features = Expansion.of(proxy.schema).transform(kept.rows)
+    shards = [(features[index], kept.labels[index]) for index in deal(kept, question.shards)]
+    return shards, kept.num_units
+
+
+def _share_variance(plan: SumPlan, num_sites: int) -> float:
+    """Of the noise in a class's share, as a mean over the teachers of all sites."""
+    whole = plan.question.shards * LARGEST_SUM * num_sites
+    return (plan.vectors[0].std(num_sites) / whole) ** 2

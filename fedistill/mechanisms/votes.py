@@ -16,6 +16,9 @@ Output law: counts plus independent discrete Gaussians of one scale; rho = P G^2
 Weights, labels on public rows, the stated count (of units: all votes over P) and `response` are
 post-processing: softmax regression on the cells' centres, see `cell_regression`.
 
+Summed over sites, the same counts are sent as `sum_vectors` has it, and the weights are fitted to
+the votes of all.
+
 A noised histogram (Dwork, McSherry, Nissim and Smith 2006, "Calibrating Noise to Sensitivity in
 Private Data Analysis", section 3) over cells that public data has drawn.
 """
@@ -30,10 +33,17 @@ from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.features import proxy_basis
 from fedistill.features.public_cells import PublicCells, public_cells
-from fedistill.labels import LabelQuestion, LabelRelease, LinearResponse
+from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse
 from fedistill.mechanisms.cell_regression import NoisedVotes, fit_votes, response_of_votes
 from fedistill.mechanisms.linear_mechanism import LinearMechanism
 from fedistill.mechanisms.mechanism import Plan, Teacher
+from fedistill.mechanisms.summed import (
+    OpenedSum,
+    SumPlan,
+    noised_vectors,
+    opened_vectors,
+    plan_vectors,
+)
 from fedistill.mechanisms.unit_weights import row_bounds
 from fedistill.privacy.accountant import calibrate_rho
 from fedistill.privacy.adjacency import Unit
@@ -74,10 +84,7 @@ class Votes(LinearMechanism):
         Raises:
             PolicyRefusal: The question asks for no cell or partition, or for too many to draw.
         """
-        _check("cells", question.cells, MOST_CELLS)
-        _check("partitions", question.partitions, MOST_PARTITIONS)
-        rho = calibrate_rho(question.epsilon, question.delta, self.adjacency)
-        squared = question.partitions * VOTE**2
+        squared, rho = _sensitivity_and_cost(question)
         scale = scale_for_squared(squared, rho)
         return VotesPlan(
             question=question,
@@ -93,10 +100,8 @@ class Votes(LinearMechanism):
         if not isinstance(plan, VotesPlan):
             raise TypeError(f"plan must be a VotesPlan, not {type(plan).__name__}")
         question, basis, cells = plan.question, proxy_basis(proxy), _cells(plan.question, proxy)
-        features = basis.map.transform(rows.rows)
-        exact = count_votes(cells, features, rows.labels, question.num_classes, units=rows.units)
         votes = NoisedVotes(
-            counts=add_noise(exact, plan.scale) / VOTE,
+            counts=add_noise(_count(rows, proxy, question), plan.scale) / VOTE,
             scale=plan.std,
             cells=cells,
             rows_at_least=plan.rows_at_least,
@@ -115,6 +120,51 @@ class Votes(LinearMechanism):
             _cells(question, proxy),
             scale=plan.std,
             count=release.parameters["noised-count"],
+        )
+
+    def plan_sum(
+        self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int, num_sites: int
+    ) -> SumPlan:
+        """A site's part of the counts of all.
+
+        Raises:
+            PolicyRefusal: See `plan` and `plan_vectors`.
+        """
+        squared, rho = _sensitivity_and_cost(question)
+        entries = _cells(question, proxy).num_cells * question.num_classes
+        parts = [(entries, squared, rho)]
+        return plan_vectors(question, parts, rows_at_least=rows_at_least, num_sites=num_sites)
+
+    def noised_integers(
+        self, rows: LabelledRows, proxy: ProxySet, plan: SumPlan, weights: Floats
+    ) -> Integers:
+        """The site's noised counts."""
+        return noised_vectors(plan, [_count(rows, proxy, plan.question)])
+
+    def open_sum(
+        self, total: Integers, proxy: ProxySet, plan: SumPlan, *, num_sites: int, before: OpenedSum
+    ) -> OpenedSum:
+        """Weights fitted to the votes of all sites."""
+        votes = NoisedVotes(
+            counts=opened_vectors(plan, total)[0].reshape(-1, plan.question.num_classes) / VOTE,
+            scale=plan.vectors[0].std(num_sites) / VOTE,
+            cells=_cells(plan.question, proxy),
+            rows_at_least=plan.rows_at_least * num_sites,
+        )
+        weights = fit_votes(proxy_basis(proxy), votes)
+        return OpenedSum(weights=weights, count=votes.count, num_sites=(num_sites,))
+
+    def answer_sum(
+        self, opened: OpenedSum, proxy: ProxySet, plan: SumPlan
+    ) -> tuple[LabelRelease, LinearResponse]:
+        """The labels of the fit to all votes, and its law."""
+        release, _ = self.answer(opened.weights, proxy, plan, {"noised-count": opened.count})
+        return release, response_of_votes(
+            proxy_basis(proxy),
+            release.log_odds,
+            _cells(plan.question, proxy),
+            scale=plan.vectors[0].std(opened.num_sites[-1]) / VOTE,
+            count=opened.count,
         )
 
 
@@ -144,6 +194,20 @@ def count_votes(
     for partition in places:
         np.add.at(counts, partition, added)
     return counts.reshape(cells.num_cells, num_classes)
+
+
+def _count(rows: LabelledRows, proxy: ProxySet, question: LabelQuestion) -> Integers:
+    features = proxy_basis(proxy).map.transform(rows.rows)
+    cells = _cells(question, proxy)
+    return count_votes(cells, features, rows.labels, question.num_classes, units=rows.units)
+
+
+def _sensitivity_and_cost(question: LabelQuestion) -> tuple[int, float]:
+    """The squared L2 sensitivity of the counts, and the rho that they may cost."""
+    _check("cells", question.cells, MOST_CELLS)
+    _check("partitions", question.partitions, MOST_PARTITIONS)
+    rho = calibrate_rho(question.epsilon, question.delta, Votes.adjacency)
+    return question.partitions * VOTE**2, rho
 
 
 def _check(field: str, value: int, most: int) -> None:

@@ -14,8 +14,9 @@ from fedistill.errors import PolicyRefusal
 from fedistill.features import FEATURE_STEP, proxy_basis
 from fedistill.labels import LabelQuestion, probabilities
 from fedistill.mechanisms import dp_probe
-from fedistill.mechanisms.dp_probe import DPProbe, Records, clipped_residuals
+from fedistill.mechanisms.dp_probe import DPProbe
 from fedistill.mechanisms.probe_rounds import CLIP, LARGE_SITE, ROUNDS, clips_of
+from fedistill.mechanisms.probe_sums import Records, clipped_residuals
 from fedistill.mechanisms.unit_weights import unit_sizes
 from fedistill.privacy.accountant import epsilon_of
 from fedistill.privacy.grid import exact_matmul, squared_norms, to_grid

@@ -69,6 +69,10 @@ def next_to(field: str, value: object) -> object:
         "proxy_sha256": "0" * 64,
         "solver": "gradient",
         "answers": "confident",
+        "trust": "secagg",
+        "broadcast_sha256": "0" * 64,
+        "run": "2",
+        "cohort_sha256": "0" * 64,
     }
     if isinstance(value, float):
         return math.nextafter(value, 0.0)
