@@ -49,8 +49,9 @@ def labels(message: Message, context: Context) -> Message:
     """Noised labels, masked."""
 
     def step(agent: LocalAgent, this: SealedRound, parts: list[bytes]) -> tuple[SealedRound, Reply]:
-        (part,) = parts
-        return sealing.labels(agent, this, ShareDelivery.from_bytes(part, this.state.terms))
+        part, weights = parts
+        delivery = ShareDelivery.from_bytes(part, this.state.terms)
+        return sealing.labels(agent, this, delivery, weights)
 
     return _continue(message, context, step)
 

@@ -24,7 +24,9 @@ from fedistill.federation import sealed_messages
 from fedistill.federation.asking import Roster, exchange, require_sites
 from fedistill.federation.messages import OK, REASONS
 from fedistill.federation.sealed_messages import Invitation
+from fedistill.labels import Floats, LabelQuestion
 from fedistill.secagg import RoundTerms, threshold_for
+from fedistill.site.sealing import bound_to, weights_to_bytes
 from fedistill.summands import Place
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenedSum:
+class SealedSum:
     """All that the server learns of a round.
 
     Attributes:
@@ -44,26 +46,41 @@ class OpenedSum:
     total: npt.NDArray[np.int64]
 
 
-def sum_over_sites(
-    this: "Run",
-    roster: Roster,
-    *,
-    round: int,
-    length: int,
-    bound: int,
-    grid: float,
-    stated: tuple[Place, ...] = (),
-) -> OpenedSum:
-    """Run one sealed round, or give what a finished one left.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ask:
+    """What the sites of a round are asked for.
 
-    Args:
-        this: The run; its questions are what the sites are asked.
-        roster: Sites to invite.
-        round: Its number in the run, from 1.
+    Attributes:
+        questions: What each site is asked.
         length: Integers in a site's vector.
         bound: Every site's integers lie from -bound to bound.
         grid: The step of their grid.
         stated: Places after the codes in every vector.
+        weights: Sent with the questions, or None.
+    """
+
+    questions: Mapping[str, LabelQuestion]
+    length: int
+    bound: int
+    grid: float
+    stated: tuple[Place, ...] = ()
+    weights: Floats | None = None
+
+
+def sum_over_sites(
+    this: "Run",
+    roster: Roster,
+    *,
+    ask: Ask,
+    round: int = 1,
+) -> SealedSum:
+    """Run one sealed round, or give what a finished one left.
+
+    Args:
+        this: The run.
+        roster: Sites to invite.
+        ask: What to ask them for.
+        round: Its number in the run, from 1.
 
     Raises:
         TooFewSites: Too few remain to open a sum; nothing was learned.
@@ -77,15 +94,15 @@ def sum_over_sites(
         identities=tuple(sorted((site, roster.identities[site]) for site in roster.nodes)),
         config_sha256=this.config.sha256(),
         proxy_sha256=this.simulation.proxy.sha256,
-        length=length,
-        bound=bound,
-        grid=grid,
+        length=ask.length,
+        bound=ask.bound,
+        grid=ask.grid,
         threshold=threshold_for(len(roster.nodes), this.config.colluding_sites),
         colluding=this.config.colluding_sites,
         min_honest=this.config.min_honest_sites,
     )
     try:
-        opened = _run_round(this, roster, terms, stated)
+        opened = _run_round(this, roster, terms, ask)
     except TooFewSurvivors as error:
         raise TooFewSites(str(error)) from error
     _save(this, round, opened)
@@ -93,11 +110,16 @@ def sum_over_sites(
 
 
 def _run_round(
-    this: "Run", roster: Roster, terms: RoundTerms, stated: tuple[Place, ...]
-) -> OpenedSum:
+    this: "Run", roster: Roster, terms: RoundTerms, ask: Ask
+) -> SealedSum:
     invitations = {
         site: sealed_messages.invitation_to_record(
-            Invitation(site=site, question=this.questions[site], terms=terms, stated=stated)
+            Invitation(
+                site=site,
+                question=bound_to(terms, ask.questions[site]),
+                terms=terms,
+                stated=ask.stated,
+            )
         )
         for site in roster.nodes
     }
@@ -110,7 +132,9 @@ def _run_round(
         state, deliveries = secagg.collect_shares(state, replies)
     with this.phase("labels"):
         handed = {
-            site: sealed_messages.parts_to_record(site, [delivery.to_bytes(terms)])
+            site: sealed_messages.parts_to_record(
+                site, [delivery.to_bytes(terms), weights_to_bytes(ask.weights)]
+            )
             for site, delivery in deliveries.items()
         }
         replies = _ask(this, roster, "labels", sealed_messages.SEALED, handed)
@@ -127,7 +151,7 @@ def _run_round(
     for site, why in state.refused:
         this.warn(f"{site} sent a message that was refused: {why}")
     require_sites(len(sites), len(roster.nodes), this.config.min_sites, ())
-    return OpenedSum(sites=tuple(site for site in roster.nodes if site in sites), total=total)
+    return SealedSum(sites=tuple(site for site in roster.nodes if site in sites), total=total)
 
 
 def _ask_all(
@@ -180,11 +204,11 @@ def _save(this: "Run", round: int, opened: OpenedSum) -> None:
     write_atomically(this.folder.checkpoint(f"round-{round}.json"), json.dumps(index))
 
 
-def _load(this: "Run", round: int) -> OpenedSum | None:
+def _load(this: "Run", round: int) -> SealedSum | None:
     path = this.folder.checkpoint(f"round-{round}.json")
     if not path.is_file():
         return None
     index = json.loads(path.read_text())
     for direction, sizes in index["wire"].items():
         getattr(this.wire, direction).update(sizes)
-    return OpenedSum(sites=tuple(index["sites"]), total=np.array(index["total"], np.int64))
+    return SealedSum(sites=tuple(index["sites"]), total=np.array(index["total"], np.int64))

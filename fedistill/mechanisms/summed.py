@@ -135,6 +135,11 @@ class Summable(Protocol):
         ...
 
 
+def is_summed(question: LabelQuestion) -> bool:
+    """Whether sites answer with integers that are summed, not with labels of their own."""
+    return question.trust != "none" or question.mechanism == "corrections"
+
+
 def summable(name: str) -> Summable:
     """The mechanism of that name, if its integers may be summed.
 

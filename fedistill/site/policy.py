@@ -31,6 +31,16 @@ class Sealing(StrEnum):
     OPTIONAL = "optional"
 
 
+class Trust(StrEnum):
+    """Whose noise may protect the rows."""
+
+    NONE = "none"
+    """The site's own, whoever the others are."""
+
+    SECAGG = "secagg"
+    """That of `min-honest-sites` sites together, of which the server sees the sum."""
+
+
 class Policy(BaseModel):
     """The clauses of `policy.toml` (kebab-case keys there)."""
 
@@ -80,6 +90,17 @@ class Policy(BaseModel):
     )
     colluding_sites: int = Field(
         default=0, ge=0, description="sites that may work with the server; rounds must bear them"
+    )
+    trust: Trust = Field(
+        default=Trust.NONE,
+        description="whose noise may protect the rows: the site's own alone, or that of all honest "
+        "sites of a sum together",
+    )
+    total_epsilon_alone: float | None = Field(
+        default=None,
+        gt=0,
+        description="budget against everybody but this site, where noise is shared: for the case "
+        "that all others pool what they know",
     )
     peers: Mapping[str, str] = Field(
         default={},
@@ -165,6 +186,8 @@ class Policy(BaseModel):
                 self.float_noise,
                 f"allow: {question.mechanism} makes its noise in floating point",
             )
+        if question.trust != "none":
+            self._check_shared(question)
         if not 0 < question.delta <= self.delta:
             self._refuse("delta", question.delta, f"at most {self.delta}")
         if self.delta * self.rows_at_least >= 1:
@@ -174,6 +197,18 @@ class Policy(BaseModel):
             self._refuse("unit", self.unit, f"{gives}, {' or '.join(units)}: allow another")
         if self.adjacency != adjacency:
             self._refuse("adjacency", self.adjacency, f"{gives}, {adjacency}: allow another")
+
+    def _check_shared(self, question: LabelQuestion) -> None:
+        if question.trust != self.trust:
+            self._refuse("trust", question.trust, f"{self.trust}")
+        if question.min_honest_sites < self.min_honest_sites:
+            self._refuse(
+                "min-honest-sites", question.min_honest_sites, f"at least {self.min_honest_sites}"
+            )
+        if self.total_epsilon_alone is None:
+            self._refuse(
+                "total-epsilon-alone", "none", "set where noise is shared: state that budget too"
+            )
 
     def check_sealed(self, *, sealed: bool) -> None:
         """Refuse labels outside a sum where sums are required.

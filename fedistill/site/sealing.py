@@ -6,16 +6,22 @@ Every step checks before it costs: policy, terms and budget's plan at `keys`, th
 at `shares`, who still takes part at `labels`, and only then the charge. `secagg` has the protocol.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
+import numpy as np
+
 from fedistill import secagg
 from fedistill.errors import PolicyRefusal
-from fedistill.labels import LabelQuestion
+from fedistill.features import proxy_basis
+from fedistill.labels import Floats, LabelQuestion
+from fedistill.mechanisms import is_summed
 from fedistill.privacy.grid import LABEL_SCALE
 from fedistill.secagg import (
+    MODULUS,
     KeyAdvert,
     MaskedVector,
     Participation,
@@ -27,7 +33,12 @@ from fedistill.secagg import (
     SurvivorSignature,
 )
 from fedistill.site.agent import LocalAgent
+from fedistill.site.summing import plan_sum, summed_integers
 from fedistill.summands import Integers, Layout, Place, to_summands
+
+
+SUMMED_GRID = 1.0
+"""The step of integers whose meaning their mechanism knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +82,18 @@ def keys(
         PolicyRefusal: A clause forbids the question or the round.
         TermsRefused: The roster does not name this site with its own key.
     """
-    agent.plan(question)
     agent.policy.check_round(terms)
-    layout = _layout(agent, question, stated)
-    _check("length", terms.length, layout.length)
-    _check("grid", terms.grid, LABEL_SCALE)
     _check("proxy_sha256", terms.proxy_sha256, question.proxy_sha256)
+    _check("question", question, bound_to(terms, question))
+    if is_summed(question):
+        plan = plan_sum(agent, question, terms.num_sites)
+        fitting = plan.length, plan.largest, SUMMED_GRID
+        _check("min_honest at least", min(terms.min_honest, question.min_honest_sites), question.min_honest_sites)
+    else:
+        agent.plan(question)
+        layout = _layout(agent, question, stated)
+        fitting = layout.length, bound_for(terms.num_sites), LABEL_SCALE
+    _check("length, bound and grid", (terms.length, terms.bound, terms.grid), fitting)
     state, advert = secagg.advertise(terms, agent.policy.site, agent.identity)
     return SealedRound(question=question, stated=stated, state=state), advert
 
@@ -94,16 +111,19 @@ def shares(
 
 
 def labels(
-    agent: LocalAgent, this: SealedRound, delivery: ShareDelivery
+    agent: LocalAgent, this: SealedRound, delivery: ShareDelivery, weights: bytes = b""
 ) -> tuple[SealedRound, MaskedVector]:
     """This site's noised labels under its masks: charged before they exist, or given again.
+
+    `weights` are those that the question names by their hash, b"" without any.
 
     Raises:
         SecAggError: See `secagg.mask`; then nothing was charged.
         Refusal: See `LocalAgent.labels`.
     """
     secagg.check_delivery(this.state, delivery)
-    state, masked = secagg.mask(this.state, delivery, _integers(agent, this))
+    sent = _sent_weights(agent, this.question, weights)
+    state, masked = secagg.mask(this.state, delivery, _integers(agent, this, sent))
     return replace(this, state=state), masked
 
 
@@ -131,7 +151,52 @@ def unmask(
     return replace(this, state=state), revealed
 
 
-def _integers(agent: LocalAgent, this: SealedRound) -> Integers:
+def bound_to(terms: RoundTerms, question: LabelQuestion) -> LabelQuestion:
+    """The question as this round must ask it.
+
+    An answer with shared noise is of one round and cohort alone and is never given again: two sums
+    over unlike cohorts would show a site with one share of noise (PRIVACY rule 13).
+    """
+    if question.trust == "none":
+        return replace(question, run="", cohort_sha256="")
+    cohort = json.dumps([[site, key.hex()] for site, key in terms.identities])
+    return replace(
+        question, run=terms.run, cohort_sha256=hashlib.sha256(cohort.encode()).hexdigest()
+    )
+
+
+def weights_to_bytes(weights: Floats | None) -> bytes:
+    """Weights as they are sent; b"" for none."""
+    return b"" if weights is None else weights.astype("<f8").tobytes()
+
+
+def weights_sha256(weights: Floats | None) -> str:
+    """Hash by which a question names its weights; "" for none."""
+    return "" if weights is None else hashlib.sha256(weights_to_bytes(weights)).hexdigest()
+
+
+def bound_for(num_sites: int) -> int:
+    """What each of so many sites may send at most, so that their sum does not wrap around."""
+    return (MODULUS // 2 - 1) // num_sites
+
+
+def _sent_weights(agent: LocalAgent, question: LabelQuestion, sent: bytes) -> Floats:
+    """The weights (num_features, num_classes) that came with the question; zeros for none."""
+    shape = (proxy_basis(agent.proxy).map.num_features, question.num_classes)
+    if not sent and not question.broadcast_sha256:
+        return np.zeros(shape)
+    weights = np.frombuffer(sent, "<f8") if len(sent) == 8 * shape[0] * shape[1] else np.zeros(0)
+    if weights_sha256(weights) != question.broadcast_sha256 or not np.isfinite(weights).all():
+        raise PolicyRefusal(
+            f"broadcast_sha256={question.broadcast_sha256[:12]!r} must be of the weights that were "
+            f"sent, {shape} finite numbers"
+        )
+    return weights.reshape(shape).astype(np.float64)
+
+
+def _integers(agent: LocalAgent, this: SealedRound, weights: Floats) -> Integers:
+    if is_summed(this.question):
+        return summed_integers(agent, this.question, this.state.terms.num_sites, weights)
     release = agent.labels(this.question, sealed=True)
     layout = _layout(agent, this.question, this.stated)
     return to_summands(release, layout, this.state.terms.bound)

@@ -1,0 +1,52 @@
+"""A site's integers for a sum whose noise may be shared: charged, noised, and given once.
+
+Under `trust = "none"` the noise is the site's own, the same question gets the same integers at no
+cost. Where noise is shared they are fresh each time, and charged each time (PRIVACY rule 13).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from fedistill.labels import Floats, LabelQuestion
+from fedistill.mechanisms import SumPlan, summable
+from fedistill.privacy.ledger import Alone
+from fedistill.site.agent import LocalAgent
+
+Integers = npt.NDArray[np.int64]
+
+
+def plan_sum(agent: LocalAgent, question: LabelQuestion, num_sites: int) -> SumPlan:
+    """What a part in the sum would cost, if the policy allows it. Reads no private row.
+
+    Raises:
+        PolicyRefusal: A clause forbids the question, or it has no sum.
+    """
+    agent.check(question)
+    return summable(question.mechanism).plan_sum(
+        question, agent.proxy, rows_at_least=agent.policy.rows_at_least, num_sites=num_sites
+    )
+
+
+def summed_integers(
+    agent: LocalAgent, question: LabelQuestion, num_sites: int, weights: Floats
+) -> Integers:
+    """The site's part in the sum, (plan.length,) int64.
+
+    Raises:
+        Refusal: See `LocalAgent.labels`.
+    """
+    plan = plan_sum(agent, question, num_sites)
+    own_noise = question.trust == "none"
+    with agent.ledger() as ledger:
+        stored = ledger.cached(question.sha256) if own_noise else None
+        if stored is not None:
+            agent.write_receipt(ledger, question, stored.release, epsilon=0.0, cached=True)
+            return np.frombuffer(stored.release, "<i8").astype(np.int64)
+        charge = agent.charge(ledger, question, plan.event, alone=plan.alone)
+        rows = agent.unit_rows
+        integers = summable(question.mechanism).noised_integers(rows, agent.proxy, plan, weights)
+        encoded = integers.astype("<i8").tobytes()
+        if own_noise:
+            ledger.store(charge, encoded, b"")
+        agent.write_receipt(ledger, question, encoded, epsilon=charge.epsilon, cached=False)
+    return integers
