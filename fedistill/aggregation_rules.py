@@ -6,12 +6,17 @@ FEDERATED = "corrections"
 """The mechanism whose rounds run over all sites: its sums are what the server works with."""
 
 
+CORRECTION_ROUNDS = 5
+"""Rounds that suit it, found on validation rows: `benchmarks/shared_noise.py`."""
+
+
 def check_aggregation(
     *,
     secure: bool,
     trust: str,
     weights: str,
     answers: str,
+    rounds: int,
     mechanisms: frozenset[str],
 ) -> None:
     """Refuse what sums over sites cannot give.
@@ -21,11 +26,17 @@ def check_aggregation(
         trust: `trust`.
         weights: `ensemble-weights`.
         answers: `answers`.
+        rounds: `rounds`.
         mechanisms: All that sites shall answer with.
 
     Raises:
         ConfigError: Names the two keys and the way out.
     """
+    if rounds > 1 and mechanisms != {FEDERATED}:
+        raise ConfigError(
+            f"rounds={rounds} must be 0 or 1 with mechanism={', '.join(sorted(mechanisms))!r}: "
+            f"only {FEDERATED!r} asks the sites again"
+        )
     if not secure:
         if trust != "none":
             raise ConfigError(

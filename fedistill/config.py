@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from fedistill import config_rules as rules
-from fedistill.aggregation_rules import check_aggregation
+from fedistill.aggregation_rules import CORRECTION_ROUNDS, FEDERATED, check_aggregation
 from fedistill.config_rules import Scalar
 from fedistill.errors import ConfigError
 
@@ -211,6 +211,7 @@ class RunConfig(BaseModel):
             trust=self.trust,
             weights=self.ensemble_weights,
             answers=self.answers,
+            rounds=self.rounds,
             mechanisms=frozenset([self.mechanism, *(name for _, name, _ in self.exceptions)]),
         )
         if self.proxy_fraction + self.test_fraction >= 0.95:
@@ -263,6 +264,13 @@ class RunConfig(BaseModel):
         if self.ensemble_weights != "auto":
             return self.ensemble_weights
         return "uniform" if self.secure_aggregation else "agreement"
+
+    @property
+    def num_rounds(self) -> int:
+        """Federation rounds, with 0 decided."""
+        if self.rounds == 0:
+            return CORRECTION_ROUNDS if self.mechanism == FEDERATED else 1
+        return self.rounds
 
     def mechanism_of(self, site: str) -> tuple[str, str]:
         """Mechanism and teacher of a site."""

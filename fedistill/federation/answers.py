@@ -1,17 +1,17 @@
 """What the sites said, one by one or as a sum, ready to become a target."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fedistill.federation import phases
 from fedistill.federation.asking import Roster
-from fedistill.federation.sealed_round import sum_over_sites
+from fedistill.federation.sealed_round import Ask, sum_over_sites
 from fedistill.labels import LabelRelease, LinearResponse
-from fedistill.mechanisms import mechanism_named
+from fedistill.mechanisms import is_summed, mechanism_named, nothing_opened, summable
 from fedistill.privacy.grid import LABEL_SCALE
-from fedistill.secagg import MODULUS
-from fedistill.summands import Layout, layout_of, mean_releases
+from fedistill.site.sealing import SUMMED_GRID, bound_for, weights_sha256
+from fedistill.summands import layout_of, mean_releases
 
 if TYPE_CHECKING:
     from fedistill.federation.workflow import Run
@@ -23,7 +23,8 @@ class Answers:
 
     Attributes:
         sites: Who is in it.
-        releases: Their releases, or under secure aggregation the mean of all in place of each.
+        releases: Their releases; under secure aggregation the mean of all in place of each, or one
+            for all sites together.
         responses: The law of each of `releases`, in the same order.
         by_site: Each site's own release; empty where the server sees sums only.
     """
@@ -40,32 +41,65 @@ def ask_for_labels(this: "Run", roster: Roster) -> Answers:
     Raises:
         TooFewSites: Fewer answered than `min-sites`, or than a sum needs.
     """
-    if this.config.secure_aggregation:
-        return _summed(this, roster)
-    with this.phase("labels"):
-        releases = phases.labels(this, roster)
-    return _answers(this, releases, by_site=releases)
+    if not this.config.secure_aggregation:
+        with this.phase("labels"):
+            releases = phases.labels(this, roster)
+        return _answers(this, releases, by_site=releases)
+    if any(is_summed(question) for question in this.questions.values()):
+        return _rounds(this, roster)
+    return _summed_labels(this, roster)
 
 
-def _summed(this: "Run", roster: Roster) -> Answers:
+def _summed_labels(this: "Run", roster: Roster) -> Answers:
     """The sum of the sites' releases, taken as what each of them said on average."""
-    layout = _layout(this, roster)
-    opened = sum_over_sites(
-        this,
-        roster,
-        round=1,
+    proxy, asked = this.simulation.proxy, this.questions
+    layout = layout_of(
+        len(proxy.rows),
+        len(this.simulation.table.classes),
+        {
+            asked[site].mechanism: mechanism_named(asked[site].mechanism).parameters
+            for site in roster.nodes
+        },
+    )
+    ask = Ask(
+        questions=asked,
         length=layout.length,
-        bound=(MODULUS // 2 - 1) // len(roster.nodes),
+        bound=bound_for(len(roster.nodes)),
         grid=LABEL_SCALE,
         stated=layout.stated,
     )
-    questions = {site: this.questions[site] for site in opened.sites}
-    proxy = this.simulation.proxy
+    opened = sum_over_sites(this, roster, ask=ask)
+    questions = {site: asked[site] for site in opened.sites}
     events = {
-        site: mechanism_named(asked.mechanism).plan(asked, proxy, rows_at_least=0).event
-        for site, asked in questions.items()
+        site: mechanism_named(question.mechanism).plan(question, proxy, rows_at_least=0).event
+        for site, question in questions.items()
     }
     return _answers(this, mean_releases(opened.total, layout, questions, events), by_site={})
+
+
+def _rounds(this: "Run", roster: Roster) -> Answers:
+    """Sums of the mechanism's own integers, round by round, which answer as one large site."""
+    proxy, first = this.simulation.proxy, next(iter(this.questions.values()))
+    mechanism = summable(first.mechanism)
+    state = nothing_opened(first, proxy)
+    for number in range(1, first.rounds + 1):
+        weights = state.weights if number > 1 else None
+        question = replace(first, round=number, broadcast_sha256=weights_sha256(weights))
+        plan = mechanism.plan_sum(question, proxy, rows_at_least=0, num_sites=len(roster.nodes))
+        ask = Ask(
+            questions=dict.fromkeys(roster.nodes, question),
+            length=plan.length,
+            bound=plan.largest,
+            grid=SUMMED_GRID,
+            weights=weights,
+        )
+        opened = sum_over_sites(this, roster, ask=ask, round=number)
+        state = mechanism.open_sum(
+            opened.total, proxy, plan, num_sites=len(opened.sites), before=state
+        )
+        roster = roster.only(opened.sites)
+    release, response = mechanism.answer_sum(state, proxy, plan)
+    return Answers(sites=opened.sites, releases=(release,), responses=(response,), by_site={})
 
 
 def _answers(
@@ -80,13 +114,4 @@ def _answers(
             for site, release in releases.items()
         ),
         by_site=by_site,
-    )
-
-
-def _layout(this: "Run", roster: Roster) -> Layout:
-    asked = {this.questions[site].mechanism for site in roster.nodes}
-    return layout_of(
-        len(this.simulation.proxy.rows),
-        len(this.simulation.table.classes),
-        {name: mechanism_named(name).parameters for name in asked},
     )

@@ -103,6 +103,7 @@ def summarize(
 def _paid(receipt: Receipt, charged: float, mechanism: str, *, float_noise: bool) -> SitePrivacy:
     """With trust in nobody, the server and everyone else are promised the same.
 
+    Where sites share their noise, `everyone` is promised less: all other sites may pool it.
     `charged` is what this run cost; the receipt has the totals.
     """
     return SitePrivacy(
@@ -112,7 +113,10 @@ def _paid(receipt: Receipt, charged: float, mechanism: str, *, float_noise: bool
         delta=receipt.delta,
         unit=receipt.unit,
         adjacency=receipt.adjacency,
-        views=Views(everyone=receipt.total_epsilon, server=receipt.total_epsilon),
+        views=Views(
+            everyone=receipt.alone_epsilon,
+            server=receipt.total_epsilon,
+        ),
         mechanism=mechanism,
         float_noise=float_noise,
     )

@@ -78,7 +78,9 @@ def compare_sites(
     names = answers.sites[:MOST_SITES_COMPARED]
     if len(names) < len(answers.sites):
         this.warn(f"gains from joining are shown for {len(names)} of {len(answers.sites)} sites")
-    shares = dict(zip(answers.sites, ensemble.site_shares, strict=True))
+    # A sum that answers as one large site does not tell whose share is how large.
+    each = len(answers.sites) == len(ensemble.site_shares)
+    shares = dict(zip(answers.sites, ensemble.site_shares, strict=True)) if each else {}
     compared = {}
     for number, site in enumerate(names):
         this.progress.step("gains", number, len(names), f"{site} alone")
@@ -89,7 +91,7 @@ def compare_sites(
         compared[site] = SiteComparison(
             rows=len(this.simulation.sites[site].rows),
             misfit_rows=this.simulation.misfits[site],
-            weight=shares[site],
+            weight=shares.get(site),
             everyone=compare(labels=this.simulation.test.labels, student=student, **models),
             own=_on_own_rows(this, site, models, student),
         )

@@ -109,9 +109,7 @@ def sum_over_sites(
     return opened
 
 
-def _run_round(
-    this: "Run", roster: Roster, terms: RoundTerms, ask: Ask
-) -> SealedSum:
+def _run_round(this: "Run", roster: Roster, terms: RoundTerms, ask: Ask) -> SealedSum:
     invitations = {
         site: sealed_messages.invitation_to_record(
             Invitation(
@@ -194,7 +192,7 @@ def _ask(
     return good
 
 
-def _save(this: "Run", round: int, opened: OpenedSum) -> None:
+def _save(this: "Run", round: int, opened: SealedSum) -> None:
     """Checkpoint of a finished round, in one file."""
     index = {
         "sites": opened.sites,

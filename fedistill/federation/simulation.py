@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from dp_accounting import ZCDpEvent
 
 from fedistill.config import RunConfig
 from fedistill.data import (
@@ -26,9 +27,10 @@ from fedistill.errors import DataError
 from fedistill.federation.run_folder import RunFolder, ledger_path
 from fedistill.labels import LabelQuestion
 from fedistill.mechanisms import Mechanism, mechanism_named
-from fedistill.privacy.adjacency import Unit
+from fedistill.privacy.accountant import SPLIT_MARGIN, calibrate_rho, epsilon_of
+from fedistill.privacy.adjacency import Adjacency, Unit
 from fedistill.privacy.ledger_key import create_key, key_path, load_key
-from fedistill.site import FloatNoise, LocalAgent, Policy, Sealing
+from fedistill.site import FloatNoise, LocalAgent, Policy, Sealing, Trust
 
 ROWS_AT_LEAST = 20
 """What every simulated site declares in public about its number of rows, or of units."""
@@ -93,6 +95,9 @@ def question_of(config: RunConfig, simulation: Simulation, site: str = "") -> La
         sgd_sampling_rate=config.sgd_sampling_rate,
         sgd_clip=config.sgd_clip,
         sgd_learning_rate=config.sgd_learning_rate,
+        trust=config.trust,
+        min_honest_sites=config.min_honest_sites if config.trust == "secagg" else 1,
+        rounds=config.num_rounds,
     )
 
 
@@ -244,9 +249,23 @@ def policy_of(
         proxy_sha256=(simulation.proxy.sha256,),
         secure_aggregation=Sealing.REQUIRED if config.secure_aggregation else Sealing.OPTIONAL,
         min_honest_sites=config.min_honest_sites,
+        trust=Trust(config.trust),
+        total_epsilon_alone=_budget_alone(config),
         colluding_sites=config.colluding_sites,
         peers=peers or {},
     )
+
+
+def _budget_alone(config: RunConfig) -> float | None:
+    """What a budget's releases cost if all other sites collude; None where each has its own noise.
+
+    Of the noise that hides a release, a site makes one part in `min-honest-sites`.
+    """
+    if config.trust == "none":
+        return None
+    rho = calibrate_rho(config.budget, config.delta)
+    alone = ZCDpEvent(config.min_honest_sites * rho * (1 + SPLIT_MARGIN))
+    return epsilon_of(alone, config.delta, Adjacency.ADD_REMOVE)
 
 
 def _population(config: RunConfig, simulation: Simulation, site: str) -> str:

@@ -1,6 +1,9 @@
 """What is refused before anything runs, and so before anything is charged."""
 
+from dataclasses import replace
 from pathlib import Path
+
+from dp_accounting import ComposedDpEvent
 
 from fedistill.config import RunConfig
 from fedistill.data.wording import suggestion
@@ -20,11 +23,15 @@ from fedistill.federation.simulation import (
     questions_of,
     unit_of,
 )
+from fedistill.labels import LabelQuestion
 from fedistill.mechanisms import (
     Mechanism,
+    Plan,
     has_float_noise,
+    is_summed,
     mechanism_named,
     mechanisms_that_protect,
+    summable,
 )
 from fedistill.privacy.accountant import within_budget
 from fedistill.privacy.grid import LARGEST_CODE
@@ -92,7 +99,7 @@ def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
                     "whose noise is made in floating point: see the page on sharp edges, or choose "
                     "another mechanism"
                 )
-            mechanism.plan(question, simulation.proxy, rows_at_least=ROWS_AT_LEAST)
+            _plan(question, simulation)
             if simulation.proxy.encoder is not None:
                 proxy_basis(simulation.proxy)
         except PolicyRefusal as refusal:
@@ -103,6 +110,20 @@ def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
             f"site-mechanisms={config.site_mechanisms!r} mixes guarantees for "
             f"{' and '.join(sorted(units))}: choose mechanisms of one unit"
         )
+
+
+def _plan(question: LabelQuestion, simulation: Simulation) -> Plan:
+    """What the (first) answer of a site costs."""
+    if is_summed(question):
+        return summable(question.mechanism).plan_sum(
+            question,
+            simulation.proxy,
+            rows_at_least=ROWS_AT_LEAST,
+            num_sites=len(simulation.sites),
+        )
+    return mechanism_named(question.mechanism).plan(
+        question, simulation.proxy, rows_at_least=ROWS_AT_LEAST
+    )
 
 
 def _check_unit(config: RunConfig, name: str, mechanism: Mechanism) -> None:
@@ -128,19 +149,22 @@ def _check_budgets(config: RunConfig, simulation: Simulation) -> None:
         if not path.exists():
             continue
         policy = policy_of(config, simulation, site)
-        plan = mechanism_named(question.mechanism).plan(
-            question, simulation.proxy, rows_at_least=ROWS_AT_LEAST
+        event = ComposedDpEvent(
+            [
+                _plan(replace(question, round=number), simulation).event
+                for number in range(1, question.rounds + 1)
+            ]
         )
         try:
             with open_ledger(policy, path, create=False) as ledger:
-                answered = ledger.cached(question.sha256) is not None
+                answered = question.trust == "none" and ledger.cached(question.sha256) is not None
                 past = [charge.event for charge in ledger.entries()]
                 spent = ledger.spent(policy.delta)
         except LedgerError as error:
             raise ConfigError(f"ledger-dir={config.ledger_dir!r}: {error}") from error
         if not answered and not within_budget(
             past,
-            plan.event,
+            event,
             budget_epsilon=policy.total_epsilon,
             delta=policy.delta,
             adjacency=policy.adjacency,

@@ -7,7 +7,7 @@ in the run folder, and a run that is started again in the same folder goes on af
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from flwr.serverapp import Grid
@@ -125,9 +125,11 @@ def run_workflow(
 def average(this: Run, answers: Answers) -> Ensemble:
     """Weigh and average the releases, free the average of shrinkage and noise."""
     this.progress.step("target", 0, 0, f"averaging {len(answers.sites)} sites")
-    return build_ensemble(
+    ensemble = build_ensemble(
         answers.releases,
         answers.responses,
         proxy_basis(this.simulation.proxy),
         weights=this.config.weighting,
     )
+    target = replace(ensemble.target, num_sites=len(answers.sites))
+    return replace(ensemble, target=target)

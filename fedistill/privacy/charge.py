@@ -23,6 +23,7 @@ class Charge:
         question: Key of the question that it pays for.
         description: What it is for.
         event_json: What was charged; `event` is the same for `dp_accounting`.
+        alone_json: What it costs if all other sites collude; None where that is the same.
         epsilon: Epsilon of this event alone, at `delta`.
         spent_epsilon: Epsilon of everything charged so far with this, at `delta`.
         budget_epsilon: The whole budget when it was charged, at `delta`.
@@ -42,11 +43,17 @@ class Charge:
     delta: float
     hash: str
     signature: str
+    alone_json: EventJson | None = None
 
     @cached_property
     def event(self) -> "DpEvent":
         """What was charged."""
         return event_from_json(self.event_json)
+
+    @cached_property
+    def alone(self) -> "DpEvent":
+        """What it costs if all other sites collude."""
+        return self.event if self.alone_json is None else event_from_json(self.alone_json)
 
     @property
     def remaining_epsilon(self) -> float:
@@ -81,8 +88,13 @@ class Entry:
         """
         try:
             fields = json.loads(self.text)
-            event = fields.pop("event")
-            return Charge(event_json=event, hash=self.hash, signature=self.signature, **fields)
+            return Charge(
+                event_json=fields.pop("event"),
+                alone_json=fields.pop("alone", None),
+                hash=self.hash,
+                signature=self.signature,
+                **fields,
+            )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise LedgerError(
                 f"ledger entry {self.sequence} is damaged: verify the ledger"

@@ -2,14 +2,14 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from fedistill.privacy.chain import FORMAT, Anchor, canonical, link, other_format
 from fedistill.privacy.charge import Charge, Entry
-from fedistill.privacy.ledger_key import Signed, is_signed
+from fedistill.privacy.ledger_key import Signed, SiteKey, is_signed
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -56,12 +56,17 @@ class Contents:
     @property
     def events(self) -> "list[DpEvent]":
         """Everything that was charged, equal events as one composed with itself."""
-        from dp_accounting import SelfComposedDpEvent
+        return _composed((entry.charge.event, count) for entry, count in self._counted.values())
 
-        counted = ((entry.charge.event, count) for entry, count in self._counted.values())
-        return [
-            event if count == 1 else SelfComposedDpEvent(event, count) for event, count in counted
-        ]
+    @property
+    def alone_events(self) -> "list[DpEvent]":
+        """The same, each at its cost if all other sites collude."""
+        counted: dict[str, tuple[Charge, int]] = {}
+        for charge in self.charges:
+            text = canonical(charge.event_json if charge.alone_json is None else charge.alone_json)
+            first, count = counted.get(text, (charge, 0))
+            counted[text] = first, count + 1
+        return _composed((charge.alone, count) for charge, count in counted.values())
 
     @cached_property
     def _counted(self) -> dict[str, tuple[Entry, int]]:
@@ -80,6 +85,16 @@ class Contents:
         # What a cached property would find, without another look at each entry.
         vars(longer)["_counted"] = _count(self._counted, entries)
         return longer
+
+    def mixed_up(self, declared: Mapping[str, str]) -> str | None:
+        """The first field of the header that is not as `declared`, in a sentence, or None."""
+        for field, value in declared.items():
+            if self.header[field] != value:
+                return (
+                    f"has {field}={self.header[field]}, not {value}: a ledger never mixes them; "
+                    "keep a ledger of its own for each"
+                )
+        return None
 
     def fault(
         self, anchor: Anchor | None, *, sound: int = 0, trusted: Anchor | None = None
@@ -159,6 +174,30 @@ def read_contents(connection: sqlite3.Connection, known: Contents | None = None)
     )
 
 
+def insert_entry(
+    connection: sqlite3.Connection,
+    key: SiteKey,
+    previous: str,
+    sequence: int,
+    text: str,
+    event: str,
+) -> Entry:
+    """Write the entry that follows the one with the hash `previous`, signed by the site."""
+    digest = link(previous, text)
+    entry = Entry(
+        sequence=sequence,
+        text=text,
+        event=event,
+        hash=digest,
+        signature=key.sign(Signed.ENTRY, digest),
+    )
+    connection.execute(
+        "INSERT INTO charges (sequence, entry, event, hash, signature) VALUES (?, ?, ?, ?, ?)",
+        (sequence, text, event, digest, entry.signature),
+    )
+    return entry
+
+
 def _entries(connection: sqlite3.Connection, first: int) -> list[Entry]:
     rows = connection.execute(
         "SELECT sequence, entry, event, hash, signature FROM charges WHERE sequence >= ?"
@@ -166,6 +205,12 @@ def _entries(connection: sqlite3.Connection, first: int) -> list[Entry]:
         (first,),
     )
     return [Entry.row(sequence, *map(_text, texts)) for sequence, *texts in rows.fetchall()]
+
+
+def _composed(counted: "Iterable[tuple[DpEvent, int]]") -> "list[DpEvent]":
+    from dp_accounting import SelfComposedDpEvent
+
+    return [event if count == 1 else SelfComposedDpEvent(event, count) for event, count in counted]
 
 
 def _count(

@@ -34,6 +34,8 @@ class Receipt(BaseModel):
         sha256: Sha256 (hex) of the encoded release, the bytes that left.
         epsilon: What this release was charged; 0 when it was cached.
         total_epsilon: Epsilon of all that the population ever spent, with this.
+        alone_epsilon: The same if all other sites pool what they know: more where sites share their
+            noise. None: no finite bound.
         remaining_epsilon: What its budget still holds.
         delta: The delta of the three.
         adjacency: What they hide.
@@ -55,6 +57,7 @@ class Receipt(BaseModel):
     epsilon: float = Field(ge=0, allow_inf_nan=False)
     total_epsilon: float = Field(ge=0, allow_inf_nan=False)
     remaining_epsilon: float = Field(ge=0, allow_inf_nan=False)
+    alone_epsilon: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     delta: float = Field(gt=0, le=MAX_DELTA)
     adjacency: Adjacency
     unit: Unit

@@ -1,7 +1,7 @@
 """What a site runs: its policy, and the agent that alone reads private rows."""
 
 from fedistill.site.agent import LocalAgent, SiteAgent, open_ledger
-from fedistill.site.policy import FloatNoise, Policy, Sealing
+from fedistill.site.policy import FloatNoise, Policy, Sealing, Trust
 from fedistill.site.sealing import SealedRound
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "SealedRound",
     "Sealing",
     "SiteAgent",
+    "Trust",
     "open_ledger",
 ]

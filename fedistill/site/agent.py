@@ -5,26 +5,34 @@ charge, release, receipt.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedistill.codec import decode_release, encode_release
 from fedistill.data import LabelledRows, ProxySet
-from fedistill.errors import PolicyRefusal
+from fedistill.errors import LedgerError, PolicyRefusal
 from fedistill.features import proxy_basis
 from fedistill.labels import LabelQuestion, LabelRelease
 from fedistill.mechanisms import Plan, Teacher, has_float_noise, mechanism_named
 from fedistill.privacy.adjacency import Unit
+from fedistill.privacy.charge import Charge
 from fedistill.privacy.grid import encode_log_odds
 from fedistill.privacy.ledger import Ledger, StoredRelease
+from fedistill.privacy.ledger_budget import Alone
 from fedistill.privacy.ledger_key import key_path, load_key
 from fedistill.privacy.receipts import Receipt, append_receipt
 from fedistill.site.policy import Policy
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
 
 
 class SiteAgent(Protocol):
@@ -39,9 +47,12 @@ class SiteAgent(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class LocalAgent:
-    """An agent in this process.
+    """An agent in this process. For one thread.
+
+    A context manager: within it the ledger stays open from its first use on, which spares each
+    further answer the syncs of opening and closing. Outside, it is open for one answer at a time.
 
     Attributes:
         run: Names the run on receipts.
@@ -58,78 +69,59 @@ class LocalAgent:
     proxy: ProxySet
     ledger_path: Path
     receipts_path: Path
+    _stays_open: bool = field(default=False, init=False, repr=False, compare=False)
+    _ledger: Ledger | None = field(default=None, init=False, repr=False, compare=False)
 
-    @property
-    def identity(self) -> Ed25519PrivateKey:
-        """The key that signs for this site: its ledger, and its part of sealed rounds."""
-        return load_key(key_path(self.ledger_path)).private
+    def __enter__(self) -> Self:
+        self._stays_open = True
+        return self
 
-    def plan(self, question: LabelQuestion) -> Plan:
-        """What answering would cost, if the policy allows the question. Reads no private row.
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stays_open = False
+        self._close()
+
+    def labels(self, question: LabelQuestion) -> LabelRelease:
+        """Noised labels on the proxy set, with a receipt.
+
+        Raises:
+            Refusal: See `answer`; or the policy wants labels to leave in sums over sites only.
+        """
+        self.policy.check_sealed(sealed=False)
+        answer = self.answer(question)
+        encoded = encode_release(answer.release)
+        self.write_receipt(question, encoded, epsilon=answer.epsilon, cached=answer.cached)
+        return answer.release
+
+    def answer(self, question: LabelQuestion) -> "Answer":
+        """Noised labels on the proxy set: charged before they exist, or given again.
 
         Raises:
             PolicyRefusal: A clause forbids the question, or the encoder is unfit for public rows.
-        """
-        mechanism = mechanism_named(question.mechanism)
-        self.policy.check(
-            question,
-            units=mechanism.units,
-            adjacency=mechanism.adjacency,
-            float_noise=has_float_noise(mechanism),
-            encoder=self.proxy.encoder,
-        )
-        if question.num_classes != self.rows.num_classes:
-            raise PolicyRefusal(
-                f"num_classes={question.num_classes} must be {self.rows.num_classes}, as registered"
-            )
-        plan = mechanism.plan(question, self.proxy, rows_at_least=self.policy.rows_at_least)
-        if self.proxy.encoder is not None:
-            proxy_basis(self.proxy)  # an encoder that is unfit for public rows costs nothing
-        return plan
-
-    def labels(self, question: LabelQuestion, *, sealed: bool = False) -> LabelRelease:
-        """Noised labels on the proxy set.
-
-        Args:
-            question: What is asked.
-            sealed: Whether they leave under the masks of a round, where only a sum is seen.
-
-        Raises:
-            PolicyRefusal: A clause forbids the question, or that labels leave unsealed, or the
-                encoder is unfit for public rows.
             BudgetExceeded: The budget does not hold the charge.
             LedgerError: The ledger cannot vouch for the budget.
         """
-        self.policy.check_sealed(sealed=sealed)
         mechanism, plan = mechanism_named(question.mechanism), self.plan(question)
-        rows = _rows_for(self.policy, self.rows)
-        with open_ledger(self.policy, self.ledger_path, create=True) as ledger:
+        rows = self.unit_rows
+        with self.ledger() as ledger:
             stored = ledger.cached(question.sha256)
             if stored is not None:
-                self._write_receipt(
-                    ledger, question, stored.release, epsilon=0.0, cached=True, sealed=sealed
-                )
-                return decode_release(
+                release = decode_release(
                     stored.release,
                     question=question,
                     num_rows=len(self.proxy.rows),
                     event=plan.event,
                     parameters=mechanism.parameters,
                 )
-            charge = ledger.charge(
-                question.sha256,
-                {"mechanism": question.mechanism, "run": self.run},
-                plan.event,
-                budget_epsilon=self.policy.total_epsilon,
-                delta=self.policy.delta,
-            )
+                return Answer(release=release, epsilon=0.0, cached=True)
+            charge = self.charge(ledger, question, plan.event)
             release, teacher = mechanism.release(rows, self.proxy, plan)
-            encoded = encode_release(release)
-            ledger.store(charge, encoded, teacher.weights.tobytes())
-            self._write_receipt(
-                ledger, question, encoded, epsilon=charge.epsilon, cached=False, sealed=sealed
-            )
-        return release
+            ledger.store(charge, encode_release(release), teacher.weights.tobytes())
+        return Answer(release=release, epsilon=charge.epsilon, cached=False)
 
     def evaluate(self, question: LabelQuestion, rows: ProxySet) -> LabelRelease:
         """Labels of the teacher that answered `question`, on other public rows.
@@ -139,7 +131,7 @@ class LocalAgent:
         """
         from dp_accounting import NoOpDpEvent
 
-        with open_ledger(self.policy, self.ledger_path, create=True) as ledger:
+        with self.ledger() as ledger:
             stored = ledger.cached(question.sha256)
         if stored is None:
             raise PolicyRefusal(f"{self.policy.site} has not answered this question: ask labels")
@@ -156,37 +148,143 @@ class LocalAgent:
             event=NoOpDpEvent(),
         )
 
-    def _write_receipt(
+    @property
+    def identity(self) -> Ed25519PrivateKey:
+        """The key that signs for this site: its ledger, and its part of sealed rounds."""
+        return load_key(key_path(self.ledger_path)).private
+
+    @property
+    def unit_rows(self) -> LabelledRows:
+        """The rows as the policy's unit groups them: below group level each row is a unit.
+
+        Raises:
+            PolicyRefusal: The policy protects groups and the registered rows name none.
+        """
+        if self.policy.unit is not Unit.GROUP:
+            return replace(self.rows, units=None)
+        if self.rows.units is None:
+            raise PolicyRefusal(
+                f"policy of {self.policy.site}: unit={self.policy.unit} must have rows that name "
+                "their units: register them with a unit column"
+            )
+        return self.rows
+
+    def check(self, question: LabelQuestion) -> None:
+        """Refuse what the policy forbids and what these rows cannot answer. Reads no private row.
+
+        Raises:
+            PolicyRefusal: Names the clause, the value and the bound.
+        """
+        mechanism = mechanism_named(question.mechanism)
+        self.policy.check(
+            question,
+            units=mechanism.units,
+            adjacency=mechanism.adjacency,
+            float_noise=has_float_noise(mechanism),
+            encoder=self.proxy.encoder,
+        )
+        if question.num_classes != self.rows.num_classes:
+            raise PolicyRefusal(
+                f"num_classes={question.num_classes} must be {self.rows.num_classes}, as registered"
+            )
+        if self.proxy.encoder is not None:
+            proxy_basis(self.proxy)  # an encoder that is unfit for public rows costs nothing
+
+    def plan(self, question: LabelQuestion) -> Plan:
+        """What answering would cost, if `check` allows it."""
+        self.check(question)
+        mechanism = mechanism_named(question.mechanism)
+        return mechanism.plan(question, self.proxy, rows_at_least=self.policy.rows_at_least)
+
+    def charge(
         self,
         ledger: Ledger,
         question: LabelQuestion,
-        encoded: bytes,
+        event: "DpEvent",
+        *,
+        alone: "DpEvent | None" = None,
+    ) -> Charge:
+        """Write a charge into the budget; `alone` is the cost if all other sites collude.
+
+        Raises:
+            Refusal: See `Ledger.charge`.
+        """
+        view = None
+        if self.policy.total_epsilon_alone is not None:
+            view = Alone(event=alone or event, budget_epsilon=self.policy.total_epsilon_alone)
+        return ledger.charge(
+            question.sha256,
+            {"mechanism": question.mechanism, "run": self.run},
+            event,
+            budget_epsilon=self.policy.total_epsilon,
+            delta=self.policy.delta,
+            alone=view,
+        )
+
+    @contextmanager
+    def ledger(self) -> Iterator[Ledger]:
+        """The ledger, opened if it is not; what a policy refuses never comes this far."""
+        if self._ledger is None:
+            self._ledger = open_ledger(self.policy, self.ledger_path, create=True)
+        try:
+            yield self._ledger
+        except LedgerError:
+            self._close()  # its owner may repair it: the next question looks at the disk again
+            raise
+        finally:
+            if not self._stays_open:
+                self._close()
+
+    def write_receipt(
+        self,
+        question: LabelQuestion,
+        sent: bytes,
         *,
         epsilon: float,
         cached: bool,
-        sealed: bool,
+        sealed: bool = False,
     ) -> None:
-        append_receipt(
-            self.receipts_path,
-            Receipt(
+        """Append the receipt of an answer: `sent` is what leaves the site.
+
+        Raises:
+            LedgerError: It cannot be written, or the ledger cannot be read.
+        """
+        policy = self.policy
+        with self.ledger() as ledger:
+            receipt = Receipt(
                 time=datetime.now(UTC).isoformat(timespec="seconds"),
                 run=self.run,
-                site=self.policy.site,
-                population=self.policy.population,
-                what=_in_words(question, len(self.proxy.rows)),
+                site=policy.site,
+                population=policy.population,
+                what=_in_words(question, len(sent), len(self.proxy.rows), sealed=sealed),
                 question=question.sha256,
-                bytes=len(encoded),
-                sha256=hashlib.sha256(encoded).hexdigest(),
+                bytes=len(sent),
+                sha256=hashlib.sha256(sent).hexdigest(),
                 epsilon=epsilon,
-                total_epsilon=ledger.spent(self.policy.delta),
-                remaining_epsilon=ledger.remaining(self.policy.total_epsilon, self.policy.delta),
-                delta=self.policy.delta,
-                adjacency=self.policy.adjacency,
-                unit=self.policy.unit,
+                total_epsilon=ledger.spent(policy.delta),
+                alone_epsilon=ledger.spent_alone(policy.delta),
+                remaining_epsilon=ledger.remaining(policy.total_epsilon, policy.delta),
+                delta=policy.delta,
+                adjacency=policy.adjacency,
+                unit=policy.unit,
                 cached=cached,
                 sealed=sealed,
-            ),
-        )
+            )
+        append_receipt(self.receipts_path, receipt)
+
+    def _close(self) -> None:
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A release, what this answer was charged, and whether it was given before."""
+
+    release: LabelRelease
+    epsilon: float
+    cached: bool
 
 
 def open_ledger(policy: Policy, path: Path, *, create: bool) -> Ledger:
@@ -204,23 +302,9 @@ def open_ledger(policy: Policy, path: Path, *, create: bool) -> Ledger:
     )
 
 
-def _rows_for(policy: Policy, rows: LabelledRows) -> LabelledRows:
-    """The rows as the policy's unit groups them: below group level each row is a unit.
-
-    Raises:
-        PolicyRefusal: The policy protects groups and the registered rows name none.
-    """
-    if policy.unit is not Unit.GROUP:
-        return replace(rows, units=None)
-    if rows.units is None:
-        raise PolicyRefusal(
-            f"policy of {policy.site}: unit={policy.unit} must have rows that name their units: "
-            "register them with a unit column"
-        )
-    return rows
-
-
-def _in_words(question: LabelQuestion, num_proxy: int) -> str:
+def _in_words(question: LabelQuestion, num_bytes: int, num_proxy: int, *, sealed: bool) -> str:
+    if sealed:
+        return f"{question.mechanism}, {num_bytes:,} bytes masked: of them the server sees a sum"
     integers = num_proxy * (question.num_classes - 1)
     return f"{integers:,} labels of {question.mechanism} as 16-bit integers"
 

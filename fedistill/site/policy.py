@@ -123,7 +123,7 @@ class Policy(BaseModel):
     def save(self, path: Path) -> None:
         """Write `policy.toml`, readable by its owner alone; an existing one stays as it is."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = tomli_w.dumps(self.model_dump(mode="json", by_alias=True))
+        text = tomli_w.dumps(self.model_dump(mode="json", by_alias=True, exclude_none=True))
         partial = path.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(text)
         partial.chmod(0o600)

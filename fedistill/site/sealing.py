@@ -33,9 +33,8 @@ from fedistill.secagg import (
     SurvivorSignature,
 )
 from fedistill.site.agent import LocalAgent
-from fedistill.site.summing import plan_sum, summed_integers
-from fedistill.summands import Integers, Layout, Place, to_summands
-
+from fedistill.site.summing import Part, plan_sum, summed_integers
+from fedistill.summands import Layout, Place, to_summands
 
 SUMMED_GRID = 1.0
 """The step of integers whose meaning their mechanism knows."""
@@ -88,7 +87,8 @@ def keys(
     if is_summed(question):
         plan = plan_sum(agent, question, terms.num_sites)
         fitting = plan.length, plan.largest, SUMMED_GRID
-        _check("min_honest at least", min(terms.min_honest, question.min_honest_sites), question.min_honest_sites)
+        if question.trust != "none":
+            _check("min_honest", terms.min_honest, question.min_honest_sites)
     else:
         agent.plan(question)
         layout = _layout(agent, question, stated)
@@ -123,7 +123,11 @@ def labels(
     """
     secagg.check_delivery(this.state, delivery)
     sent = _sent_weights(agent, this.question, weights)
-    state, masked = secagg.mask(this.state, delivery, _integers(agent, this, sent))
+    part = _part(agent, this, sent)
+    state, masked = secagg.mask(this.state, delivery, part.integers)
+    agent.write_receipt(
+        this.question, masked.to_bytes(), epsilon=part.epsilon, cached=part.cached, sealed=True
+    )
     return replace(this, state=state), masked
 
 
@@ -194,12 +198,13 @@ def _sent_weights(agent: LocalAgent, question: LabelQuestion, sent: bytes) -> Fl
     return weights.reshape(shape).astype(np.float64)
 
 
-def _integers(agent: LocalAgent, this: SealedRound, weights: Floats) -> Integers:
+def _part(agent: LocalAgent, this: SealedRound, weights: Floats) -> Part:
+    terms = this.state.terms
     if is_summed(this.question):
-        return summed_integers(agent, this.question, this.state.terms.num_sites, weights)
-    release = agent.labels(this.question, sealed=True)
-    layout = _layout(agent, this.question, this.stated)
-    return to_summands(release, layout, this.state.terms.bound)
+        return summed_integers(agent, this.question, terms.num_sites, weights)
+    answer = agent.answer(this.question)
+    integers = to_summands(answer.release, _layout(agent, this.question, this.stated), terms.bound)
+    return Part(integers=integers, epsilon=answer.epsilon, cached=answer.cached)
 
 
 def _layout(agent: LocalAgent, question: LabelQuestion, stated: tuple[Place, ...]) -> Layout:

@@ -4,15 +4,25 @@ Under `trust = "none"` the noise is the site's own, the same question gets the s
 cost. Where noise is shared they are fresh each time, and charged each time (PRIVACY rule 13).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from fedistill.labels import Floats, LabelQuestion
 from fedistill.mechanisms import SumPlan, summable
-from fedistill.privacy.ledger import Alone
 from fedistill.site.agent import LocalAgent
 
 Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part in a sum, (length,) int64, what it was charged, and whether it was given before."""
+
+    integers: Integers
+    epsilon: float
+    cached: bool
 
 
 def plan_sum(agent: LocalAgent, question: LabelQuestion, num_sites: int) -> SumPlan:
@@ -29,24 +39,22 @@ def plan_sum(agent: LocalAgent, question: LabelQuestion, num_sites: int) -> SumP
 
 def summed_integers(
     agent: LocalAgent, question: LabelQuestion, num_sites: int, weights: Floats
-) -> Integers:
-    """The site's part in the sum, (plan.length,) int64.
+) -> Part:
+    """The site's part in the sum.
 
     Raises:
-        Refusal: See `LocalAgent.labels`.
+        Refusal: See `LocalAgent.answer`.
     """
-    plan = plan_sum(agent, question, num_sites)
+    plan, rows = plan_sum(agent, question, num_sites), agent.unit_rows
     own_noise = question.trust == "none"
     with agent.ledger() as ledger:
         stored = ledger.cached(question.sha256) if own_noise else None
         if stored is not None:
-            agent.write_receipt(ledger, question, stored.release, epsilon=0.0, cached=True)
-            return np.frombuffer(stored.release, "<i8").astype(np.int64)
+            integers = np.frombuffer(stored.release, "<i8").astype(np.int64)
+            return Part(integers=integers, epsilon=0.0, cached=True)
         charge = agent.charge(ledger, question, plan.event, alone=plan.alone)
-        rows = agent.unit_rows
-        integers = summable(question.mechanism).noised_integers(rows, agent.proxy, plan, weights)
-        encoded = integers.astype("<i8").tobytes()
+        mechanism = summable(question.mechanism)
+        integers = mechanism.noised_integers(rows, agent.proxy, plan, weights)
         if own_noise:
-            ledger.store(charge, encoded, b"")
-        agent.write_receipt(ledger, question, encoded, epsilon=charge.epsilon, cached=False)
-    return integers
+            ledger.store(charge, integers.astype("<i8").tobytes(), b"")
+    return Part(integers=integers, epsilon=charge.epsilon, cached=False)
