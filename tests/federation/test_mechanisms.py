@@ -118,7 +118,7 @@ def test_a_refusal_names_the_site_whose_mechanism_is_at_fault(tmp_path, changes,
 
 @pytest.mark.parametrize("also", ["bank_b=dp-prob", "bank_c=dp-prob", ""])
 def test_a_refusal_of_the_run_s_own_mechanism_names_no_site(tmp_path, also: str) -> None:
-    with pytest.raises(ConfigError, match="^mechanism='dp-prob' must be a mechanism"):
+    with pytest.raises(ConfigError, match=r"^mechanism='dp-prob' must be a mechanism"):
         prepare(make_config(tmp_path, mechanism="dp-prob", site_mechanisms=also))
 
 
