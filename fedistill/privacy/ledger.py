@@ -16,7 +16,6 @@ behind the ledger, of a charge whose release never left, and the next `open` bri
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Self
 from fedistill.errors import LedgerError
 from fedistill.privacy import accountant, ledger_file
 from fedistill.privacy.adjacency import Adjacency, Unit
-from fedistill.privacy.chain import Anchor, canonical, link
-from fedistill.privacy.charge import Charge, Entry
+from fedistill.privacy.chain import Anchor, canonical
+from fedistill.privacy.charge import Charge
 from fedistill.privacy.events import event_to_json
 from fedistill.privacy.ledger_anchor import (
     add_to_anchor,
@@ -35,13 +34,13 @@ from fedistill.privacy.ledger_anchor import (
     sync_anchor,
     write_anchor,
 )
-from fedistill.privacy.ledger_budget import check_budget
-from fedistill.privacy.ledger_contents import Contents, read_contents
+from fedistill.privacy.ledger_budget import check_budget, entry_text
+from fedistill.privacy.ledger_contents import Contents, insert_entry, read_contents
 from fedistill.privacy.ledger_file import ledger_errors
-from fedistill.privacy.ledger_key import Signed, SiteKey, create_key, key_path, load_key
+from fedistill.privacy.ledger_key import SiteKey, create_key, key_path, load_key
 from fedistill.privacy.ledger_release import (
     StoredRelease,
-    is_release_sound,
+    find_release,
     release_digest,
     sign_release,
 )
@@ -57,9 +56,15 @@ class Ledger:
     """An open ledger. Made by `Ledger.open`; a context manager. For one thread."""
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, header: Mapping[str, str], key: SiteKey
+        self,
+        path: Path,
+        file: tuple[int, int],
+        connection: sqlite3.Connection,
+        header: Mapping[str, str],
+        key: SiteKey,
     ):
         self._path = path
+        self._file = file
         self._connection = connection
         self._header = header
         self._key = key
@@ -107,7 +112,8 @@ class Ledger:
             if create and anchor is None:
                 ledger_file.create(path, declared, signer)
             header = {**declared, "public_key": signer.public}
-            ledger = cls(path, ledger_file.connect(path, "rw"), header, signer)
+            file = ledger_file.identity(path, anchor)
+            ledger = cls(path, file, ledger_file.connect(path, "rw"), header, signer)
             try:
                 ledger._bring_anchor_up_to_date()
             except BaseException:
@@ -140,14 +146,13 @@ class Ledger:
                 released then, even where the charge did reach the disk.
         """
         asked = event_to_json(event)
-        adjacency = self._adjacency
         check = partial(
             check_budget,
             self._header["population"],
             event=event,
             budget_epsilon=budget_epsilon,
             delta=delta,
-            adjacency=adjacency,
+            adjacency=self._adjacency,
         )
         with ledger_errors(self._path):
             if not ledger_file.has_log(self._connection):
@@ -155,23 +160,21 @@ class Ledger:
                 ledger_file.begin_log(self._path, self._connection)
             with ledger_file.transaction(self._connection):
                 contents = self._contents()
-                past = contents.events
-                check(past)
+                check(contents.events)
                 sequence = len(contents.entries) + 1
-                text = canonical(
-                    {
-                        "sequence": sequence,
-                        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-                        "question": question,
-                        "description": dict(description),
-                        "event": asked,
-                        "epsilon": accountant.epsilon_of(event, delta, adjacency),
-                        "spent_epsilon": accountant.epsilon_of([*past, event], delta, adjacency),
-                        "budget_epsilon": budget_epsilon,
-                        "delta": delta,
-                    }
+                text = entry_text(
+                    sequence,
+                    question,
+                    description,
+                    event,
+                    past=contents.events,
+                    budget_epsilon=budget_epsilon,
+                    delta=delta,
+                    adjacency=self._adjacency,
                 )
-                entry = self._insert(contents.head, sequence, text, canonical(asked))
+                entry = insert_entry(
+                    self._connection, self._key, contents.head, sequence, text, canonical(asked)
+                )
             self._known = contents.extended([entry])
             self._anchor = Anchor.sign(self._key, count=sequence, head=entry.hash)
             add_to_anchor(self._path, self._anchor)
@@ -203,32 +206,17 @@ class Ledger:
             LedgerError: what is stored is damaged, or the ledger cannot be read.
         """
         with ledger_errors(self._path):
-            row = self._connection.execute(
-                "SELECT sequence, release, teacher, sha256, releases.signature"
-                " FROM charges JOIN releases USING (sequence)"
-                " WHERE question = ? ORDER BY sequence DESC LIMIT 1",
-                (question,),
-            ).fetchone()
+            row = find_release(self._connection, question)
             if row is None:
                 return None
-            contents = self._contents()
-        sequence, release, teacher, sha256, signature = row
-        charge = contents.entries[sequence - 1].charge
-        sound = is_release_sound(
-            self._key.public,
-            charge.hash,
-            release=release,
-            teacher=teacher,
-            sha256=sha256,
-            signature=signature,
-        )
+            charge = self._contents().entries[row.sequence - 1].charge
         # A damaged index can lead to the answer of another question.
-        if not sound or charge.question != question:
+        if not row.is_sound(self._key.public, charge.hash) or charge.question != question:
             raise LedgerError(
-                f"ledger {self._path}: the stored answer to {question[:12]}, entry {sequence}, was "
-                "edited: restore the ledger from a backup that is not behind its anchor"
+                f"ledger {self._path}: the stored answer to {question[:12]}, entry {row.sequence}, "
+                "was edited: restore the ledger from a backup that is not behind its anchor"
             )
-        return StoredRelease(charge=charge, release=release, teacher=teacher)
+        return StoredRelease(charge=charge, release=row.release, teacher=row.teacher)
 
     def entries(self) -> tuple[Charge, ...]:
         """All charges, oldest first."""
@@ -250,7 +238,7 @@ class Ledger:
         return max(0.0, budget_epsilon - self.spent(delta))
 
     def verify(self) -> Verification:
-        """Check everything that can be checked without the key: see `ledger_verify.verify`."""
+        """Check all that needs no key: see `ledger_verify.verify`."""
         return verify(self._path)
 
     def close(self) -> None:
@@ -278,16 +266,6 @@ class Ledger:
     def _adjacency(self) -> Adjacency:
         return Adjacency(self._header["adjacency"])
 
-    def _insert(self, previous: str, sequence: int, text: str, event: str) -> Entry:
-        digest = link(previous, text)
-        signature = self._key.sign(Signed.ENTRY, digest)
-        entry = Entry(sequence=sequence, text=text, event=event, hash=digest, signature=signature)
-        self._connection.execute(
-            "INSERT INTO charges (sequence, entry, event, hash, signature) VALUES (?, ?, ?, ?, ?)",
-            (sequence, text, event, digest, signature),
-        )
-        return entry
-
     def _bring_anchor_up_to_date(self) -> None:
         """Write the anchor of charges that a crash kept from it."""
         contents = self._contents()
@@ -306,6 +284,8 @@ class Ledger:
         if known is not None and contents.entries[: len(known.entries)] == known.entries:
             sound = len(known.entries)
         fault = contents.fault(anchor, sound=sound, trusted=self._anchor)
+        if ledger_file.identity(self._path, anchor) != self._file:
+            fault = "another file was put in its place while it was open"
         if anchor is None:
             fault = "its anchor is missing, so nobody can tell whether charges are missing too"
         if fault:
@@ -313,11 +293,7 @@ class Ledger:
                 f"ledger {self._path}: {fault}. Restore ledger and anchor from a backup made after "
                 "the last charge; without one, this population's spending is unknown"
             )
-        for field, value in self._header.items():
-            if contents.header[field] != value:
-                raise LedgerError(
-                    f"ledger {self._path} has {field}={contents.header[field]}, not {value}: a "
-                    "ledger never mixes them; keep a ledger of its own for each"
-                )
+        if mixed := contents.mixed_up(self._header):
+            raise LedgerError(f"ledger {self._path} {mixed}")
         self._known, self._anchor = contents, anchor
         return contents

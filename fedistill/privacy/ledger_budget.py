@@ -1,13 +1,16 @@
-"""What a ledger's charges leave of a budget, and the words of a refusal."""
+"""What a ledger's charges leave of a budget, the words of a charge and those of a refusal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from fedistill.errors import BudgetExceeded
 from fedistill.privacy import accountant
 from fedistill.privacy.adjacency import Adjacency
+from fedistill.privacy.chain import canonical
+from fedistill.privacy.events import event_to_json
 from fedistill.privacy.ledger_contents import Contents
 
 if TYPE_CHECKING:
@@ -87,6 +90,36 @@ def check_budget(
         f"{budget_epsilon:.6g} at delta={delta:g}; the question costs {asked:.6g}, both together "
         f"{together:.6g}. Nothing was charged. {_way_out(left)}, repeat an answered question "
         "(free), or let the site's owner raise the budget"
+    )
+
+
+def entry_text(
+    sequence: int,
+    question: str,
+    description: Mapping[str, Any],
+    event: "DpEvent",
+    *,
+    past: "Sequence[DpEvent]",
+    budget_epsilon: float,
+    delta: float,
+    adjacency: Adjacency,
+) -> str:
+    """Canonical JSON of the charge of `event` after `past`: what the ledger hashes and signs.
+
+    See `Charge` for its fields.
+    """
+    return canonical(
+        {
+            "sequence": sequence,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "question": question,
+            "description": dict(description),
+            "event": event_to_json(event),
+            "epsilon": accountant.epsilon_of(event, delta, adjacency),
+            "spent_epsilon": accountant.epsilon_of([*past, event], delta, adjacency),
+            "budget_epsilon": budget_epsilon,
+            "delta": delta,
+        }
     )
 
 

@@ -2,14 +2,14 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from fedistill.privacy.chain import FORMAT, Anchor, canonical, link, other_format
 from fedistill.privacy.charge import Charge, Entry
-from fedistill.privacy.ledger_key import Signed, is_signed
+from fedistill.privacy.ledger_key import Signed, SiteKey, is_signed
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -80,6 +80,16 @@ class Contents:
         # What a cached property would find, without another look at each entry.
         vars(longer)["_counted"] = _count(self._counted, entries)
         return longer
+
+    def mixed_up(self, declared: Mapping[str, str]) -> str | None:
+        """The first field of the header that is not as `declared`, in a sentence, or None."""
+        for field, value in declared.items():
+            if self.header[field] != value:
+                return (
+                    f"has {field}={self.header[field]}, not {value}: a ledger never mixes them; "
+                    "keep a ledger of its own for each"
+                )
+        return None
 
     def fault(
         self, anchor: Anchor | None, *, sound: int = 0, trusted: Anchor | None = None
@@ -157,6 +167,30 @@ def read_contents(connection: sqlite3.Connection, known: Contents | None = None)
         header_signature=_text(signature),
         entries=tuple(_entries(connection, 1)),
     )
+
+
+def insert_entry(
+    connection: sqlite3.Connection,
+    key: SiteKey,
+    previous: str,
+    sequence: int,
+    text: str,
+    event: str,
+) -> Entry:
+    """Write the entry that follows the one with the hash `previous`, signed by the site."""
+    digest = link(previous, text)
+    entry = Entry(
+        sequence=sequence,
+        text=text,
+        event=event,
+        hash=digest,
+        signature=key.sign(Signed.ENTRY, digest),
+    )
+    connection.execute(
+        "INSERT INTO charges (sequence, entry, event, hash, signature) VALUES (?, ?, ?, ?, ?)",
+        (sequence, text, event, digest, entry.signature),
+    )
+    return entry
 
 
 def _entries(connection: sqlite3.Connection, first: int) -> list[Entry]:

@@ -243,6 +243,19 @@ def check_pages(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA ignore_check_constraints=OFF")
 
 
+def identity(path: Path, anchor: Anchor | None) -> tuple[int, int]:
+    """Which file lies at `path`, whatever it holds: a copy put in its place is another one.
+
+    Raises:
+        LedgerError: none lies there any more.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise missing(path, anchor) from None
+    return found.st_dev, found.st_ino
+
+
 def missing(path: Path, anchor: Anchor | None) -> LedgerError:
     """The error of a ledger that is not there, though it may have been."""
     if anchor is None:

@@ -10,7 +10,7 @@ from fedistill.privacy.chain import Anchor
 from fedistill.privacy.ledger_anchor import anchor_path, read_anchor, read_anchor_file
 from fedistill.privacy.ledger_contents import Contents, read_contents
 from fedistill.privacy.ledger_file import check_pages, connect_to_read, ledger_errors
-from fedistill.privacy.ledger_release import is_release_sound
+from fedistill.privacy.ledger_release import all_releases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,21 +70,11 @@ def verify(path: Path, *, anchor_file: Path | None = None) -> Verification:
 
 def _release_fault(connection: sqlite3.Connection, contents: Contents) -> str | None:
     """Which stored answer was edited, in a sentence, or None."""
-    rows = connection.execute(
-        "SELECT sequence, release, teacher, sha256, signature FROM releases ORDER BY sequence"
-    )
-    for sequence, release, teacher, sha256, signature in rows:
-        if not 1 <= sequence <= len(contents.entries):
-            return f"there is a stored release for entry {sequence}, which does not exist"
-        if not is_release_sound(
-            contents.public_key,
-            contents.hash_of(sequence),
-            release=release,
-            teacher=teacher,
-            sha256=sha256,
-            signature=signature,
-        ):
-            return f"the stored release of entry {sequence} was edited"
+    for row in all_releases(connection):
+        if not 1 <= row.sequence <= len(contents.entries):
+            return f"there is a stored release for entry {row.sequence}, which does not exist"
+        if not row.is_sound(contents.public_key, contents.hash_of(row.sequence)):
+            return f"the stored release of entry {row.sequence} was edited"
     return None
 
 

@@ -5,16 +5,19 @@ charge, release, receipt.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 import numpy as np
 
 from fedistill.codec import decode_release, encode_release
 from fedistill.data import LabelledRows, ProxySet
-from fedistill.errors import PolicyRefusal
+from fedistill.errors import LedgerError, PolicyRefusal
 from fedistill.features import proxy_basis
 from fedistill.labels import LabelQuestion, LabelRelease
 from fedistill.mechanisms import Teacher, has_float_noise, mechanism_named
@@ -37,9 +40,12 @@ class SiteAgent(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class LocalAgent:
-    """An agent in this process.
+    """An agent in this process. For one thread.
+
+    A context manager: within it the ledger stays open from its first use on, which spares each
+    further answer the syncs of opening and closing. Outside, it is open for one answer at a time.
 
     Attributes:
         run: Names the run on receipts.
@@ -56,6 +62,21 @@ class LocalAgent:
     proxy: ProxySet
     ledger_path: Path
     receipts_path: Path
+    _stays_open: bool = field(default=False, init=False, repr=False, compare=False)
+    _ledger: Ledger | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __enter__(self) -> Self:
+        self._stays_open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stays_open = False
+        self._close()
 
     def labels(self, question: LabelQuestion) -> LabelRelease:
         """Noised labels on the proxy set.
@@ -81,7 +102,7 @@ class LocalAgent:
         plan = mechanism.plan(question, self.proxy, rows_at_least=self.policy.rows_at_least)
         if self.proxy.encoder is not None:
             proxy_basis(self.proxy)  # an encoder that is unfit for public rows costs nothing
-        with open_ledger(self.policy, self.ledger_path, create=True) as ledger:
+        with self._opened() as ledger:
             stored = ledger.cached(question.sha256)
             if stored is not None:
                 self._write_receipt(ledger, question, stored.release, epsilon=0.0, cached=True)
@@ -113,7 +134,7 @@ class LocalAgent:
         """
         from dp_accounting import NoOpDpEvent
 
-        with open_ledger(self.policy, self.ledger_path, create=True) as ledger:
+        with self._opened() as ledger:
             stored = ledger.cached(question.sha256)
         if stored is None:
             raise PolicyRefusal(f"{self.policy.site} has not answered this question: ask labels")
@@ -129,6 +150,25 @@ class LocalAgent:
             proxy_sha256=rows.sha256,
             event=NoOpDpEvent(),
         )
+
+    @contextmanager
+    def _opened(self) -> Iterator[Ledger]:
+        """The ledger, opened if it is not; what a policy refuses never comes this far."""
+        if self._ledger is None:
+            self._ledger = open_ledger(self.policy, self.ledger_path, create=True)
+        try:
+            yield self._ledger
+        except LedgerError:
+            self._close()  # its owner may repair it: the next question looks at the disk again
+            raise
+        finally:
+            if not self._stays_open:
+                self._close()
+
+    def _close(self) -> None:
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
 
     def _write_receipt(
         self,
