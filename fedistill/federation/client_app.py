@@ -88,8 +88,8 @@ def _answer(message: Message, context: Context, ask: Ask) -> Message:
         asked, question = messages.read_question(message.content)
         if asked in prepare_data(config).site_names:
             site = asked  # a name from the wire becomes a path only now, when it is known
-        agent = open_site(config, asked, folder, run)
-        content = messages.release_to_record(site, ask(agent, question))
+        with open_site(config, asked, folder, run) as agent:
+            content = messages.release_to_record(site, ask(agent, question))
     except Exception as error:
         # Everything private code raises stops here (PRIVACY rule 3).
         log_error(folder.site(site), error)

@@ -89,21 +89,12 @@ def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
                 f"{suggestion(site, simulation.sites)}"
             )
     units = set()
-    for question in dict.fromkeys(questions_of(config, simulation).values()):
+    for question, where in _places(config, simulation).items():
         try:
             mechanism = mechanism_named(question.mechanism)
-            _check_unit(config, question.mechanism, mechanism)
-            if has_float_noise(mechanism) and config.float_noise == "refuse":
-                raise PolicyRefusal(
-                    f"float-noise='refuse' must be 'allow' for mechanism={question.mechanism!r}, "
-                    "whose noise is made in floating point: see the page on sharp edges, or choose "
-                    "another mechanism"
-                )
-            _plan(question, simulation)
-            if simulation.proxy.encoder is not None:
-                proxy_basis(simulation.proxy)
-        except PolicyRefusal as refusal:
-            raise ConfigError(str(refusal)) from None
+            _check_question(config, simulation, question, mechanism)
+        except (ConfigError, PolicyRefusal) as refusal:
+            raise ConfigError(f"{where}{refusal}") from None
         units.add(unit_of(config, mechanism))
     if len(units) > 1:
         raise ConfigError(
@@ -124,6 +115,31 @@ def _plan(question: LabelQuestion, simulation: Simulation) -> Plan:
     return mechanism_named(question.mechanism).plan(
         question, simulation.proxy, rows_at_least=ROWS_AT_LEAST
     )
+
+
+def _places(config: RunConfig, simulation: Simulation) -> dict[LabelQuestion, str]:
+    """Each question once, with the key and site that a refusal must name, if not `mechanism`."""
+    named = {site for site, _, _ in config.exceptions}
+    places: dict[LabelQuestion, str] = {}
+    for site, question in questions_of(config, simulation).items():
+        where = f"site-mechanisms={config.site_mechanisms!r}, {site}: " if site in named else ""
+        places[question] = where and places.get(question, where)
+    return places
+
+
+def _check_question(
+    config: RunConfig, simulation: Simulation, question: LabelQuestion, mechanism: Mechanism
+) -> None:
+    _check_unit(config, question.mechanism, mechanism)
+    if has_float_noise(mechanism) and config.float_noise == "refuse":
+        raise PolicyRefusal(
+            f"float-noise='refuse' must be 'allow' for mechanism={question.mechanism!r}, "
+            "whose noise is made in floating point: see the page on sharp edges, or choose "
+            "another mechanism"
+        )
+    _plan(question, simulation)
+    if simulation.proxy.encoder is not None:
+        proxy_basis(simulation.proxy)
 
 
 def _check_unit(config: RunConfig, name: str, mechanism: Mechanism) -> None:

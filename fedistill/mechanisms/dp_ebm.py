@@ -34,32 +34,32 @@ where its policy says `float-noise = "allow"`.
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 
 import numpy as np
-from dp_accounting import ComposedDpEvent, DpEvent, GaussianDpEvent, SelfComposedDpEvent, ZCDpEvent
+from dp_accounting import ComposedDpEvent, DpEvent, GaussianDpEvent, SelfComposedDpEvent
 
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.features import proxy_basis
 from fedistill.features.public_ranks import PublicRanks
-from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse, SoftLabels
+from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse
 from fedistill.mechanisms.boosting_machines import (
     ROUNDS,
     Budget,
     noise_multipliers,
     train_and_answer,
 )
-from fedistill.mechanisms.linear_answers import log_odds_of
 from fedistill.mechanisms.mechanism import Plan, Teacher
+from fedistill.mechanisms.private_model import (
+    PrivateModel,
+    count_event,
+    count_scale_for,
+    fitting_rows,
+    noised_count,
+    require_package,
+)
 from fedistill.mechanisms.smooth_answers import response_of_rehearsals, weights_of
 from fedistill.privacy.accountant import calibrate_rho, epsilon_of
-from fedistill.privacy.adjacency import Adjacency, Unit
-from fedistill.privacy.discrete_gaussian import add_noise, scale_for
-from fedistill.privacy.grid import encode_log_odds
-
-COUNT_SHARE = 0.01
-"""Share of rho that pays for the noised record count."""
 
 MARGIN = 9.5
 """Scales of its noise by which the count is raised: exp(-9.5^2 / 2) < 2^-64."""
@@ -82,14 +82,10 @@ class DPEBMPlan(Plan):
     count_scale: float
 
 
-class DPEBM:
+class DPEBM(PrivateModel):
     """Boosting machines, one or one a class; law and proof stand in the module's docstring."""
 
     name = "dp-ebm"
-    adjacency = Adjacency.ADD_REMOVE
-    units: tuple[Unit, ...] = (Unit.RECORD,)
-    float_noise = True
-    parameters: tuple[str, ...] = ("noised-count",)
 
     def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> DPEBMPlan:
         """Noise and its cost, from the question and the columns of the proxy set.
@@ -105,8 +101,8 @@ class DPEBM:
         """Count with noise, train with noise, label the proxy set."""
         if not isinstance(plan, DPEBMPlan):
             raise TypeError(f"plan must be a DPEBMPlan, not {type(plan).__name__}")
-        fitting = (rows.labels >= 0) & (rows.labels < plan.question.num_classes)
-        noised = int(add_noise(np.array([fitting.sum()]), plan.count_scale)[0])
+        fitting = fitting_rows(rows, plan.question.num_classes)
+        noised = noised_count(fitting, plan.count_scale)
         columns = PublicRanks.of(proxy)
         logits = train_and_answer(
             columns.transform(rows.rows[fitting]),
@@ -115,23 +111,9 @@ class DPEBM:
             plan.budget,
             total=_total(noised, plan),
         )
-        basis = proxy_basis(proxy)
-        weights = weights_of(basis, logits)
-        codes, scale = encode_log_odds(log_odds_of(basis.values, weights))
-        release = LabelRelease(
-            codes=codes,
-            scale=scale,
-            mechanism=self.name,
-            parameters={"noised-count": float(max(noised, plan.rows_at_least, 1))},
-            proxy_sha256=proxy.sha256,
-            event=plan.event,
-        )
-        return release, Teacher(weights=weights)
-
-    def label(self, teacher: Teacher, proxy: ProxySet, rows: ProxySet) -> SoftLabels:
-        """The teacher's answers on other public rows."""
-        features = proxy_basis(proxy).features(rows.rows)
-        return SoftLabels(log_odds=log_odds_of(features, teacher.weights))
+        count = max(noised, plan.rows_at_least, 1)
+        weights = weights_of(proxy_basis(proxy), logits)
+        return self.answer(weights, proxy, plan, {"noised-count": count})
 
     def response(
         self, question: LabelQuestion, release: LabelRelease, proxy: ProxySet
@@ -148,7 +130,7 @@ def event_of(
     binning, boosting = noise_multipliers(epsilon, delta, num_columns)
     return ComposedDpEvent(
         [
-            ZCDpEvent(rho=0.5 / count_scale**2),
+            count_event(count_scale),
             SelfComposedDpEvent(GaussianDpEvent(binning), machines * num_columns),
             SelfComposedDpEvent(GaussianDpEvent(boosting), machines * num_columns * ROUNDS),
         ]
@@ -175,11 +157,7 @@ def _given_epsilon(
 
 
 def _plan(question: LabelQuestion, proxy: ProxySet, rows_at_least: int) -> DPEBMPlan:
-    if find_spec("interpret") is None:
-        raise PolicyRefusal(
-            "mechanism='dp-ebm' needs a package that is not installed: "
-            "pip install 'fedistill[dp-ebm]'"
-        )
+    require_package("interpret", DPEBM.name)
     num_columns = PublicRanks.of(proxy).num_columns
     if num_columns > _MOST_COLUMNS:
         raise PolicyRefusal(
@@ -188,7 +166,7 @@ def _plan(question: LabelQuestion, proxy: ProxySet, rows_at_least: int) -> DPEBM
         )
     machines = 1 if question.num_classes == 2 else question.num_classes
     rho = calibrate_rho(question.epsilon, question.delta, DPEBM.adjacency)
-    count_scale = scale_for(1, COUNT_SHARE * rho)
+    count_scale = count_scale_for(rho)
     cost = (question.delta, num_columns, machines, count_scale)
     given = _given_epsilon(question.epsilon, *cost)
     return DPEBMPlan(

@@ -28,23 +28,13 @@ features and rounded to 16 bits, which hides bits in practice, and proves nothin
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.util import find_spec
 
 import numpy as np
-from dp_accounting import (
-    ComposedDpEvent,
-    DpEvent,
-    GaussianDpEvent,
-    PoissonSampledDpEvent,
-    SelfComposedDpEvent,
-    ZCDpEvent,
-)
 
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.features import proxy_basis
-from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse, SoftLabels
-from fedistill.mechanisms.linear_answers import log_odds_of
+from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse
 from fedistill.mechanisms.mechanism import Plan, Teacher
 from fedistill.mechanisms.noisy_descent import (
     MOMENTUM,
@@ -53,25 +43,25 @@ from fedistill.mechanisms.noisy_descent import (
     secret_generator,
     train,
 )
+from fedistill.mechanisms.private_model import (
+    PrivateModel,
+    count_scale_for,
+    fitting_rows,
+    noised_count,
+    require_package,
+)
 from fedistill.mechanisms.private_networks import check_network, inputs_of, network_named
+from fedistill.mechanisms.sampled_gaussian import calibrate_noise, event_of
 from fedistill.mechanisms.smooth_answers import (
     made_up_labels,
     response_of_rehearsals,
     weights_of,
 )
-from fedistill.privacy.accountant import calibrate_rho, epsilon_of
-from fedistill.privacy.adjacency import Adjacency, Unit
-from fedistill.privacy.discrete_gaussian import add_noise, scale_for
-from fedistill.privacy.grid import encode_log_odds
-
-COUNT_SHARE = 0.01
-"""Share of rho that pays for the noised record count."""
+from fedistill.privacy.accountant import calibrate_rho
 
 LARGEST_DRIFT = 0.4
 """Standard deviation that noise alone may give a weight, on the scale of a learning rate of 1."""
 
-_LARGEST_MULTIPLIER = 2.0**20
-_PRECISION = 1e-4
 _REHEARSALS = 2
 _REHEARSED_ROWS = 512
 
@@ -107,14 +97,10 @@ class DPSGDPlan(Plan):
         )
 
 
-class DPSGD:
+class DPSGD(PrivateModel):
     """Noisy gradient descent; the law and its proof sketch stand in the module's docstring."""
 
     name = "dp-sgd"
-    adjacency = Adjacency.ADD_REMOVE
-    units: tuple[Unit, ...] = (Unit.RECORD,)
-    float_noise = True
-    parameters: tuple[str, ...] = ("noised-count",)
 
     def plan(self, question: LabelQuestion, proxy: ProxySet, *, rows_at_least: int) -> DPSGDPlan:
         """Noise and its cost, from the question alone.
@@ -134,31 +120,16 @@ class DPSGD:
         if not isinstance(plan, DPSGDPlan):
             raise TypeError(f"plan must be a DPSGDPlan, not {type(plan).__name__}")
         question = plan.question
-        fitting = (rows.labels >= 0) & (rows.labels < question.num_classes)
-        noised = int(add_noise(np.array([fitting.sum()]), plan.count_scale)[0])
+        fitting = fitting_rows(rows, question.num_classes)
+        noised = noised_count(fitting, plan.count_scale)
         count = float(max(noised, plan.rows_at_least, 1))
         prepare = inputs_of(question.teacher, proxy)
         inputs = prepare(rows.rows[fitting])
         targets = np.eye(question.num_classes, dtype=np.float32)[rows.labels[fitting]]
         network = network_named(question.teacher, _width(question, proxy), question.num_classes)
         train(network, inputs, targets, plan.descent(count), generator=secret_generator())
-        basis = proxy_basis(proxy)
-        weights = weights_of(basis, logits_of(network, prepare(proxy.rows)))
-        codes, scale = encode_log_odds(log_odds_of(basis.values, weights))
-        release = LabelRelease(
-            codes=codes,
-            scale=scale,
-            mechanism=self.name,
-            parameters={"noised-count": count},
-            proxy_sha256=proxy.sha256,
-            event=plan.event,
-        )
-        return release, Teacher(weights=weights)
-
-    def label(self, teacher: Teacher, proxy: ProxySet, rows: ProxySet) -> SoftLabels:
-        """The teacher's answers on other public rows."""
-        features = proxy_basis(proxy).features(rows.rows)
-        return SoftLabels(log_odds=log_odds_of(features, teacher.weights))
+        weights = weights_of(proxy_basis(proxy), logits_of(network, prepare(proxy.rows)))
+        return self.answer(weights, proxy, plan, {"noised-count": count})
 
     def response(
         self, question: LabelQuestion, release: LabelRelease, proxy: ProxySet
@@ -226,56 +197,11 @@ def drift_of(steps: int, noise: float) -> float:
     return noise / (1 - MOMENTUM) * math.sqrt(steps / 3)
 
 
-def event_of(steps: int, rate: float, noise_multiplier: float, count_scale: float) -> DpEvent:
-    """The cost of a noised count and of `steps` noised sums of sampled gradients."""
-    step: DpEvent = GaussianDpEvent(noise_multiplier)
-    if rate < 1:
-        step = PoissonSampledDpEvent(rate, step)
-    return ComposedDpEvent([ZCDpEvent(rho=0.5 / count_scale**2), SelfComposedDpEvent(step, steps)])
-
-
-@lru_cache(maxsize=64)
-def calibrate_noise(
-    epsilon: float, delta: float, steps: int, rate: float, count_scale: float
-) -> float:
-    """The smallest noise multiplier, to 1e-4 of it, whose event costs at most `epsilon`.
-
-    By bisection on the accountant that charges.
-
-    Raises:
-        PolicyRefusal: None is large enough.
-    """
-
-    def fits(multiplier: float) -> bool:
-        event = event_of(steps, rate, multiplier, count_scale)
-        return epsilon_of(event, delta, DPSGD.adjacency) <= epsilon
-
-    high = 1.0
-    while not fits(high):
-        high *= 2
-        if high > _LARGEST_MULTIPLIER:
-            raise PolicyRefusal(
-                f"sgd-steps={steps} at sgd-sampling-rate={rate} cannot be paid by "
-                f"epsilon={epsilon}: lower sgd-steps"
-            )
-    low = high / 2
-    while low > 2.0**-10 and fits(low):
-        low, high = low / 2, low
-    while high - low > _PRECISION * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
-
-
 def _plan(question: LabelQuestion, rows_at_least: int) -> DPSGDPlan:
-    if find_spec("opacus") is None:
-        raise PolicyRefusal(
-            "mechanism='dp-sgd' needs a package that is not installed: "
-            "pip install 'fedistill[dp-sgd]'"
-        )
+    require_package("opacus", DPSGD.name)
     _check(question)
     rho = calibrate_rho(question.epsilon, question.delta, DPSGD.adjacency)
-    count_scale = scale_for(1, COUNT_SHARE * rho)
+    count_scale = count_scale_for(rho)
     steps, rate = question.sgd_steps, question.sgd_sampling_rate
     multiplier = calibrate_noise(question.epsilon, question.delta, steps, rate, count_scale)
     return DPSGDPlan(

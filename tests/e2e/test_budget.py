@@ -85,6 +85,35 @@ def test_a_finished_run_is_never_overwritten(spent: Spent) -> None:
     assert contents(spent.run) == before
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (
+            'site-mechanisms="bank_b=vots"',
+            "site-mechanisms='bank_b=vots', bank_b: mechanism='vots' must be a mechanism: did you "
+            "mean 'votes'?",
+        ),
+        (
+            'mechanism="sharded" teacher="fractions:Fraction"',
+            "teacher='fractions:Fraction' makes a Fraction without fit and predict_proba",
+        ),
+    ],
+)
+def test_what_no_site_can_answer_changes_no_byte_of_a_ledger(
+    spent: Spent, asked: str, words: str
+) -> None:
+    before = contents(spent.ledgers)
+    output = spent.flower.folder / "bad"
+    result = spent.flower.simulate(
+        f'{spent.config} budget-epsilon=9.0 {asked} output-dir="{output}"'
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"fedistill: {words}")
+    assert result.stderr.count("\n") == 1
+    assert contents(spent.ledgers) == before
+    assert not output.exists()
+
+
 @pytest.mark.slow
 def test_flwr_run_does_not_get_around_the_refusal(spent: Spent) -> None:
     before = contents(spent.ledgers)

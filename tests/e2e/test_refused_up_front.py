@@ -105,6 +105,17 @@ REFUSED: dict[str, tuple[str | Callable[[Path], str], tuple[str, ...]]] = {
     "unknown set": ('dataset="credit_defualt"', ("'credit_defualt'", "credit_default")),
     "output below a file": (below_a_file("output-dir"), ("output-dir='", "notes.txt' is not")),
     "ledgers below a file": (below_a_file("ledger-dir"), ("ledger-dir='", "notes.txt' is not")),
+    "no such mechanism at a site": (
+        'site-mechanisms="bank_b=dp-prob"',
+        ("site-mechanisms='bank_b=dp-prob', bank_b: mechanism='dp-prob'", "'dp-probe'"),
+    ),
+    "units that a mechanism cannot protect": (
+        csv(
+            'label-column="default" partition="iid" unit-column="income" mechanism="dp-ebm" '
+            'float-noise="allow"'
+        ),
+        ("unit-column='income'", "mechanism='dp-ebm' guarantees record level", "choose one of"),
+    ),
     "damaged ledger": (damaged_ledger, ("ledger-dir='", "bank_a.ledger.db", "backup")),
 }
 

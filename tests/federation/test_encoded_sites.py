@@ -1,5 +1,7 @@
 """Federations whose proxy set has an encoder: end to end, refusals up front, policies."""
 
+from dataclasses import replace
+
 import pytest
 
 from fedistill.errors import ConfigError, DataError, PolicyRefusal
@@ -67,7 +69,7 @@ def agent_of(config) -> LocalAgent:
 
 def allow(agent: LocalAgent, **clauses: object) -> LocalAgent:
     changed = agent.policy.model_copy(update=clauses)
-    return LocalAgent(**{**vars(agent), "policy": changed})
+    return replace(agent, policy=changed)
 
 
 def test_an_import_path_that_the_policy_does_not_name_runs_no_code(tmp_path, digits) -> None:

@@ -13,7 +13,7 @@ from fedistill.federation.simulation import open_site, question_of
 from fedistill.federation.up_front import prepare
 from fedistill.privacy.receipts import read_receipts
 from tests.federation.conftest import run
-from tests.small import make_config
+from tests.small import make_config, visits_config
 
 QUICK = {"prune_ratio": 0.0, "quantize": "none", "phase_timeout": 60.0, "shards": 20, "queries": 50}
 
@@ -98,6 +98,37 @@ def test_what_no_site_can_answer_is_refused_before_anything_runs(tmp_path, chang
     with pytest.raises(ConfigError, match=words):
         prepare(make_config(tmp_path, **changes))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"site_mechanisms": "bank_b=dp-prob"}, "mechanism='dp-prob' must be a mechanism"),
+        ({"site_mechanisms": "bank_b=sharded:logistik"}, "teacher='logistik' must be a teacher"),
+        ({"site_mechanisms": "bank_b=dp-ebm"}, "float-noise='refuse' must be 'allow'"),
+        ({"site_mechanisms": "bank_b=dp-prob, bank_c=dp-prob"}, "mechanism='dp-prob' must be"),
+    ],
+)
+def test_a_refusal_names_the_site_whose_mechanism_is_at_fault(tmp_path, changes, words) -> None:
+    with pytest.raises(ConfigError) as refused:
+        prepare(make_config(tmp_path, **changes))
+    start = f"site-mechanisms={changes['site_mechanisms']!r}, bank_b: "
+    assert str(refused.value).startswith(f"{start}{words}")
+
+
+@pytest.mark.parametrize("also", ["bank_b=dp-prob", "bank_c=dp-prob", ""])
+def test_a_refusal_of_the_run_s_own_mechanism_names_no_site(tmp_path, also: str) -> None:
+    with pytest.raises(ConfigError, match=r"^mechanism='dp-prob' must be a mechanism"):
+        prepare(make_config(tmp_path, mechanism="dp-prob", site_mechanisms=also))
+
+
+def test_a_unit_that_one_site_cannot_give_is_refused_by_the_name_of_that_site(tmp_path) -> None:
+    mixed = "bank_c=dp-ebm"
+    with pytest.raises(ConfigError) as refused:
+        prepare(visits_config(tmp_path, site_mechanisms=mixed, float_noise="allow"))
+    assert str(refused.value).startswith(
+        f"site-mechanisms={mixed!r}, bank_c: unit-column='patient' asks to protect"
+    )
 
 
 @pytest.mark.parametrize("value", ["bank_a", "=votes", "bank_a=", "bank_a=votes,bank_a=votes"])

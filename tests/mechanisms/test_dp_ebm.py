@@ -14,7 +14,13 @@ from sklearn.metrics import roc_auc_score
 from fedistill.data import LabelledRows, ProxySet, numbers
 from fedistill.errors import PolicyRefusal
 from fedistill.features.public_ranks import PublicRanks
-from fedistill.mechanisms import boosting_machines, dp_ebm, has_float_noise, mechanism_named
+from fedistill.mechanisms import (
+    boosting_machines,
+    dp_ebm,
+    has_float_noise,
+    mechanism_named,
+    private_model,
+)
 from fedistill.mechanisms.boosting_machines import ROUNDS, Budget, train_and_answer
 from fedistill.mechanisms.dp_ebm import DPEBM, MARGIN
 from fedistill.privacy.accountant import epsilon_of
@@ -215,7 +221,7 @@ def test_the_public_number_is_the_noised_count_and_a_margin(proxy, monkeypatch) 
         return real(rows, labels, asked, budget, total=total)
 
     monkeypatch.setattr(dp_ebm, "train_and_answer", spy)
-    monkeypatch.setattr(dp_ebm, "add_noise", lambda exact, scale: exact - 7)
+    monkeypatch.setattr(private_model, "add_noise", lambda exact, scale: exact - 7)
     release, _ = answer(make_rows(300), proxy)
     plan = DPEBM().plan(ask(proxy, "dp-ebm"), proxy, rows_at_least=20)
     assert totals == [293 + math.ceil(MARGIN * plan.count_scale)]
@@ -299,7 +305,7 @@ def test_too_many_columns_are_refused(proxy, monkeypatch) -> None:
 
 
 def test_without_interpretml_the_way_to_install_it_is_named(proxy, monkeypatch) -> None:
-    monkeypatch.setattr(dp_ebm, "find_spec", lambda name: None)
+    monkeypatch.setattr(private_model, "find_spec", lambda name: None)
     with pytest.raises(PolicyRefusal, match=r"pip install 'fedistill\[dp-ebm\]'"):
         DPEBM().plan(ask(proxy, "dp-ebm"), proxy, rows_at_least=20)
 

@@ -14,8 +14,9 @@ from fedistill.data import LabelledRows, ProxySet, numbers
 from fedistill.distill.target import build_ensemble
 from fedistill.errors import PolicyRefusal
 from fedistill.features import proxy_basis
-from fedistill.mechanisms import dp_sgd, has_float_noise, mechanism_named
-from fedistill.mechanisms.dp_sgd import DPSGD, calibrate_noise, rehearsed_logits
+from fedistill.mechanisms import dp_sgd, has_float_noise, mechanism_named, private_model
+from fedistill.mechanisms.dp_sgd import DPSGD, rehearsed_logits
+from fedistill.mechanisms.sampled_gaussian import calibrate_noise
 from fedistill.privacy.accountant import epsilon_of
 from tests.mechanisms.toy import COLUMNS, ask, make_proxy, make_rows, true_logits, without_rows
 
@@ -96,7 +97,9 @@ def test_what_is_trained_follows_the_noised_count_and_not_the_rows(
 
 def test_the_count_is_noised_and_its_scale_is_the_planned_one(proxy, monkeypatch) -> None:
     seen = []
-    monkeypatch.setattr(dp_sgd, "add_noise", lambda exact, scale: seen.append(scale) or exact + 7)
+    monkeypatch.setattr(
+        private_model, "add_noise", lambda exact, scale: seen.append(scale) or exact + 7
+    )
     release, _ = answer(make_rows(100), proxy)
     planned = DPSGD().plan(ask(proxy, "dp-sgd", **QUICK), proxy, rows_at_least=20)
     assert seen == [planned.count_scale]
@@ -292,7 +295,7 @@ def test_noise_that_no_budget_pays_is_refused() -> None:
 
 
 def test_without_opacus_the_way_to_install_it_is_named(proxy, monkeypatch) -> None:
-    monkeypatch.setattr(dp_sgd, "find_spec", lambda name: None)
+    monkeypatch.setattr(private_model, "find_spec", lambda name: None)
     with pytest.raises(PolicyRefusal, match=r"pip install 'fedistill\[dp-sgd\]'"):
         DPSGD().plan(ask(proxy, "dp-sgd"), proxy, rows_at_least=20)
 
