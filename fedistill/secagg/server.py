@@ -155,9 +155,11 @@ def collect_vectors(state: ServerRound, replies: Mapping[str, bytes]) -> ServerR
     """
 
     def check(vector: MaskedVector) -> None:
-        hashed = vector_sha256(vector.residues)
+        word, hashed = vector.participation, vector_sha256(vector.residues)
+        if word.vector_sha256 != hashed:
+            raise MessageRefused("the vector is not the one that its site vouches for")
         parts = participation_parts(state.terms, state.transcript, state.sharers, hashed)
-        check_signed(state.terms, vector.participation, Signed.PARTICIPATION, parts)
+        check_signed(state.terms, word, Signed.PARTICIPATION, parts)
 
     vectors, refused = _read(state, state.sharers, replies, MaskedVector, check)
     check_enough(state.terms, vectors, "survived")
