@@ -1,14 +1,10 @@
 """The messages of a round, and their bytes.
 
-    version (1) | kind (1) | hash of the terms (32) | place in the roster (2) | body
-
-Numbers are big-endian, residues little-endian. Lengths depend on the roster, on who took part so
-far and on the vector's length, all public (PRIVACY rule 4). Parsers take exactly that: another
-version, kind, round or length is refused, and so are bytes left over.
+Lengths depend on the roster, on who took part so far and on the vector's length, all of them public
+(PRIVACY rule 4).
 """
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
@@ -19,25 +15,15 @@ from fedistill.errors import MessageRefused
 from fedistill.secagg.keys import KEY_BYTES, SIGNATURE_BYTES
 from fedistill.secagg.masks import Residues
 from fedistill.secagg.sharing import SECRET_BYTES
-from fedistill.secagg.terms import VERSION, RoundTerms
+from fedistill.secagg.terms import RoundTerms
+from fedistill.secagg.wire import Kind, check_order, decode, encode, get_bits, set_bits
 
 NONCE_BYTES = 12
+_HASH_BYTES = 32
+_WORD_BYTES = _HASH_BYTES + SIGNATURE_BYTES
 CIPHERTEXT_BYTES = NONCE_BYTES + 2 * SECRET_BYTES + 16
-_HEADER = struct.Struct(">BB32sH")
 _COUNT = struct.Struct(">H")
 _REVEALED = struct.Struct(f">HB{SECRET_BYTES}s")
-
-
-class Kind(IntEnum):
-    """Of a message."""
-
-    KEYS = 1
-    SHARES = 2
-    DELIVERY = 3
-    VECTOR = 4
-    PARTICIPATION = 5
-    SURVIVORS = 6
-    REVEALED = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +55,12 @@ class KeyAdvert:
     def to_bytes(self) -> bytes:
         """The message's encoding."""
         body = (self.mask_key, self.share_key, self.seed_commitment, self.signature)
-        return _encode(Kind.KEYS, self.round_id, self.sender, body)
+        return encode(Kind.KEYS, self.round_id, self.sender, body)
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: RoundTerms) -> Self:
         """Inverse of `to_bytes`; raises MessageRefused."""
-        sender, body = _decode(Kind.KEYS, data, terms, 3 * KEY_BYTES + SIGNATURE_BYTES)
+        sender, body = decode(Kind.KEYS, data, terms, 3 * KEY_BYTES + SIGNATURE_BYTES)
         mask_key, share_key, commitment = (
             body[start : start + KEY_BYTES] for start in range(0, 3 * KEY_BYTES, KEY_BYTES)
         )
@@ -106,12 +92,12 @@ class ShareBundle:
 
     def to_bytes(self) -> bytes:
         """The message's encoding."""
-        return _encode(Kind.SHARES, self.round_id, self.sender, _pack_shares(self.shares))
+        return encode(Kind.SHARES, self.round_id, self.sender, _pack_shares(self.shares))
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: RoundTerms) -> Self:
         """Inverse of `to_bytes`; raises MessageRefused."""
-        sender, body = _decode(Kind.SHARES, data, terms)
+        sender, body = decode(Kind.SHARES, data, terms)
         return cls(round_id=terms.round_id, sender=sender, shares=_unpack_shares(body, terms))
 
 
@@ -134,45 +120,59 @@ class ShareDelivery:
     def to_bytes(self, terms: RoundTerms) -> bytes:
         """The message's encoding."""
         body = (set_bits(self.sharers, terms), *_pack_shares(self.shares))
-        return _encode(Kind.DELIVERY, self.round_id, self.receiver, body)
+        return encode(Kind.DELIVERY, self.round_id, self.receiver, body)
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: RoundTerms) -> Self:
         """Inverse of `to_bytes`; raises MessageRefused."""
-        receiver, body = _decode(Kind.DELIVERY, data, terms)
+        receiver, body = decode(Kind.DELIVERY, data, terms)
         size = (terms.num_sites + 7) // 8
         if len(body) < size:
             raise MessageRefused(f"{len(body)} bytes of body must be at least {size}: cut")
         return cls(
             round_id=terms.round_id,
             receiver=receiver,
-            sharers=_get_bits(body[:size], terms),
+            sharers=get_bits(body[:size], terms),
             shares=_unpack_shares(body[size:], terms),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Participation:
-    """A site's signed word among whom it masked: the sites that sent shares, as it was told."""
+    """A site's signed word what it sent, and among whom it masked.
+
+    Attributes:
+        round_id: Hash of the terms.
+        sender: The site's place in the roster.
+        vector_sha256: Hash of its masked vector.
+        signature: Ed25519, over all of the above and the sites that sent shares, as it was told.
+    """
 
     round_id: bytes
     sender: int
+    vector_sha256: bytes
     signature: bytes
 
     def to_bytes(self) -> bytes:
         """The message's encoding."""
-        return _encode(Kind.PARTICIPATION, self.round_id, self.sender, (self.signature,))
+        body = (self.vector_sha256, self.signature)
+        return encode(Kind.PARTICIPATION, self.round_id, self.sender, body)
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: RoundTerms) -> Self:
         """Inverse of `to_bytes`; raises MessageRefused."""
-        sender, body = _decode(Kind.PARTICIPATION, data, terms, SIGNATURE_BYTES)
-        return cls(round_id=terms.round_id, sender=sender, signature=body)
+        sender, body = decode(Kind.PARTICIPATION, data, terms, _WORD_BYTES)
+        return cls(
+            round_id=terms.round_id,
+            sender=sender,
+            vector_sha256=body[:_HASH_BYTES],
+            signature=body[_HASH_BYTES:],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedVector:
-    """A site's masked integers, (length,) uint32, and its word among whom it masked."""
+    """A site's masked integers, (length,) uint32, and its word about them."""
 
     participation: Participation
     residues: Residues
@@ -183,20 +183,28 @@ class MaskedVector:
         return self.participation.sender
 
     def to_bytes(self) -> bytes:
-        """The message's encoding: 4 bytes a value and 100 more."""
+        """The message's encoding: 4 bytes a value and 132 more."""
         word = self.participation
-        body = (word.signature, self.residues.astype("<u4", copy=False).tobytes())
-        return _encode(Kind.VECTOR, word.round_id, word.sender, body)
+        body = (word.vector_sha256, word.signature, residues_to_bytes(self.residues))
+        return encode(Kind.VECTOR, word.round_id, word.sender, body)
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: RoundTerms) -> Self:
         """Inverse of `to_bytes`; raises MessageRefused."""
-        sender, body = _decode(Kind.VECTOR, data, terms, SIGNATURE_BYTES + 4 * terms.length)
+        sender, body = decode(Kind.VECTOR, data, terms, _WORD_BYTES + 4 * terms.length)
         word = Participation(
-            round_id=terms.round_id, sender=sender, signature=body[:SIGNATURE_BYTES]
+            round_id=terms.round_id,
+            sender=sender,
+            vector_sha256=body[:_HASH_BYTES],
+            signature=body[_HASH_BYTES:_WORD_BYTES],
         )
-        residues = np.frombuffer(body, "<u4", offset=SIGNATURE_BYTES).astype(np.uint32, copy=False)
+        residues = np.frombuffer(body, "<u4", offset=_WORD_BYTES).astype(np.uint32, copy=False)
         return cls(participation=word, residues=residues)
+
+
+def residues_to_bytes(residues: Residues) -> bytes:
+    """Residues as they travel, and as they are hashed."""
+    return residues.astype("<u4", copy=False).tobytes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,12 +217,12 @@ class SurvivorSignature:
 
     def to_bytes(self) -> bytes:
         """The message's encoding."""
-        return _encode(Kind.SURVIVORS, self.round_id, self.sender, (self.signature,))
+        return encode(Kind.SURVIVORS, self.round_id, self.sender, (self.signature,))
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: RoundTerms) -> Self:
         """Inverse of `to_bytes`; raises MessageRefused."""
-        sender, body = _decode(Kind.SURVIVORS, data, terms, SIGNATURE_BYTES)
+        sender, body = decode(Kind.SURVIVORS, data, terms, SIGNATURE_BYTES)
         return cls(round_id=terms.round_id, sender=sender, signature=body)
 
 
@@ -246,12 +254,12 @@ class RevealedShares:
     def to_bytes(self) -> bytes:
         """The message's encoding."""
         body = [_REVEALED.pack(one.peer, one.secret, one.share) for one in self.shares]
-        return _encode(Kind.REVEALED, self.round_id, self.sender, body)
+        return encode(Kind.REVEALED, self.round_id, self.sender, body)
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: RoundTerms) -> Self:
         """Inverse of `to_bytes`; raises MessageRefused."""
-        sender, body = _decode(Kind.REVEALED, data, terms)
+        sender, body = decode(Kind.REVEALED, data, terms)
         if not body or len(body) % _REVEALED.size:
             raise MessageRefused(f"{len(body)} bytes of shares must be times {_REVEALED.size}")
         try:
@@ -261,21 +269,8 @@ class RevealedShares:
             )
         except ValueError as error:
             raise MessageRefused(f"a revealed share must be of a known secret: {error}") from error
-        _check_order([one.peer for one in shares], terms)
+        check_order([one.peer for one in shares], terms)
         return cls(round_id=terms.round_id, sender=sender, shares=shares)
-
-
-def set_bits(sites: Iterable[int], terms: RoundTerms) -> bytes:
-    """A set of sites as one bit each, the roster's first site in the lowest."""
-    bits = sum(1 << site for site in set(sites))
-    return bits.to_bytes((terms.num_sites + 7) // 8, "little")
-
-
-def _get_bits(data: bytes, terms: RoundTerms) -> tuple[int, ...]:
-    bits = int.from_bytes(data, "little")
-    if bits >> terms.num_sites:
-        raise MessageRefused(f"a set of sites must name none beyond the {terms.num_sites}")
-    return tuple(site for site in range(terms.num_sites) if bits >> site & 1)
 
 
 def _pack_shares(shares: tuple[EncryptedShare, ...]) -> list[bytes]:
@@ -293,39 +288,5 @@ def _unpack_shares(body: bytes, terms: RoundTerms) -> tuple[EncryptedShare, ...]
         )
         for start in range(0, len(body), size)
     )
-    _check_order([one.peer for one in shares], terms)
+    check_order([one.peer for one in shares], terms)
     return shares
-
-
-def _check_order(peers: list[int], terms: RoundTerms) -> None:
-    if peers != sorted(set(peers)) or any(peer >= terms.num_sites for peer in peers):
-        raise MessageRefused(f"peers {peers} must be of the roster, in its order, each once")
-
-
-def _encode(kind: Kind, round_id: bytes, sender: int, body: Iterable[bytes]) -> bytes:
-    return b"".join((_HEADER.pack(VERSION, kind, round_id, sender), *body))
-
-
-def _decode(
-    kind: Kind, data: bytes, terms: RoundTerms, length: int | None = None
-) -> tuple[int, bytes]:
-    """Sender and body of a message of this kind and round, with a body of `length` if given.
-
-    Raises:
-        MessageRefused: It is another message.
-    """
-    if len(data) < _HEADER.size:
-        raise MessageRefused(f"{len(data)} bytes must be at least {_HEADER.size}: truncated")
-    version, found, round_id, sender = _HEADER.unpack_from(data)
-    if version != VERSION:
-        raise MessageRefused(f"version={version} must be {VERSION}: use one release everywhere")
-    if found != kind:
-        raise MessageRefused(f"kind={found} must be {kind} ({kind.name.lower()})")
-    if round_id != terms.round_id:
-        raise MessageRefused("the message is of another run or round, or of other terms")
-    if sender >= terms.num_sites:
-        raise MessageRefused(f"sender={sender} must be below {terms.num_sites}, the sites")
-    body = data[_HEADER.size :]
-    if length is not None and len(body) != length:
-        raise MessageRefused(f"{len(body)} bytes of body must be {length}: cut, or too long")
-    return sender, body

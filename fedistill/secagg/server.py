@@ -43,6 +43,7 @@ from fedistill.secagg.transcript import (
     participation_parts,
     survivor_parts,
     transcript_of,
+    vector_sha256,
 )
 
 _Message = TypeVar(
@@ -152,10 +153,13 @@ def collect_vectors(state: ServerRound, replies: Mapping[str, bytes]) -> ServerR
     Raises:
         TooFewSurvivors: Too few did.
     """
-    parts = participation_parts(state.terms, state.transcript, state.sharers)
 
     def check(vector: MaskedVector) -> None:
-        check_signed(state.terms, vector.participation, Signed.PARTICIPATION, parts)
+        word, hashed = vector.participation, vector_sha256(vector.residues)
+        if word.vector_sha256 != hashed:
+            raise MessageRefused("the vector is not the one that its site vouches for")
+        parts = participation_parts(state.terms, state.transcript, state.sharers, hashed)
+        check_signed(state.terms, word, Signed.PARTICIPATION, parts)
 
     vectors, refused = _read(state, state.sharers, replies, MaskedVector, check)
     check_enough(state.terms, vectors, "survived")

@@ -15,21 +15,16 @@ sends nothing, and the site is then out of the round. What the server must not g
 """
 
 import os
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from fedistill.errors import MessageRefused, TermsRefused, TooFewSurvivors
-from fedistill.secagg.keys import Derived, Signed, agree_key, fresh_private_key, public_of, sign
+from fedistill.secagg.keys import Signed, fresh_private_key, public_of, sign
 from fedistill.secagg.masks import Integers, add_mask, pair_key, self_key, to_residues
 from fedistill.secagg.messages import (
-    NONCE_BYTES,
-    EncryptedShare,
     KeyAdvert,
     MaskedVector,
     Participation,
@@ -40,6 +35,7 @@ from fedistill.secagg.messages import (
     ShareDelivery,
     SurvivorSignature,
 )
+from fedistill.secagg.share_encryption import decrypt_share, encrypt_share
 from fedistill.secagg.sharing import SECRET_BYTES, split_secret
 from fedistill.secagg.state import HeldShare, SiteState, Stage
 from fedistill.secagg.terms import RoundTerms
@@ -51,6 +47,7 @@ from fedistill.secagg.transcript import (
     commit,
     participation_parts,
     survivor_parts,
+    vector_sha256,
 )
 
 
@@ -121,7 +118,7 @@ def share(
         if peer == state.site:
             held.append(HeldShare(peer=peer, seed=seed, mask_key=key))
         else:
-            shares.append(_encrypt(state, by_index[peer], seed + key))
+            shares.append(encrypt_share(state, by_index[peer], seed + key))
     bundle = ShareBundle(round_id=state.terms.round_id, sender=state.site, shares=tuple(shares))
     return replace(state, held=tuple(held)), bundle
 
@@ -149,7 +146,7 @@ def mask(
     check_delivery(state, delivery)
     peers = [one.peer for one in delivery.shares]
     by_index = {advert.sender: advert for advert in state.adverts}
-    opened = [_decrypt(state, by_index[one.peer], one.ciphertext) for one in delivery.shares]
+    opened = [decrypt_share(state, by_index[one.peer], one.ciphertext) for one in delivery.shares]
     held = [*state.held, *(share for share in opened if share is not None)]
 
     residues = to_residues(integers)
@@ -159,10 +156,12 @@ def mask(
         key = pair_key(state.mask_key, by_index[peer].mask_key, state.transcript, pair)
         add_mask(residues, key, subtract=state.site > peer)
 
-    parts = participation_parts(state.terms, state.transcript, delivery.sharers)
+    hashed = vector_sha256(residues)
+    parts = participation_parts(state.terms, state.transcript, delivery.sharers, hashed)
     word = Participation(
         round_id=state.terms.round_id,
         sender=state.site,
+        vector_sha256=hashed,
         signature=sign(state.identity, Signed.PARTICIPATION, state.terms.round_id, parts),
     )
     after = replace(
@@ -194,8 +193,10 @@ def agree(
     state.require(Stage.MASKED, Stage.AGREED)
     survivors = tuple(word.sender for word in participations)
     check_subset(survivors, state.sharers, "survivors")
-    parts = participation_parts(state.terms, state.transcript, state.sharers)
     for word in participations:
+        parts = participation_parts(
+            state.terms, state.transcript, state.sharers, word.vector_sha256
+        )
         check_signed(state.terms, word, Signed.PARTICIPATION, parts)
     if state.site not in survivors:
         raise MessageRefused(f"survivors must include {state.name}, which sent its vector")
@@ -303,31 +304,3 @@ def check_delivery(state: SiteState, delivery: ShareDelivery) -> None:
     expected = [peer for peer in state.graph.neighbours(state.site) if peer in sharers]
     if [one.peer for one in delivery.shares] != expected:
         raise MessageRefused(f"shares for {state.name} must come from {expected}, in order")
-
-
-def _encrypt(state: SiteState, peer: KeyAdvert, plaintext: bytes) -> EncryptedShare:
-    key, bound_to = _share_key(state, peer, state.site, peer.sender)
-    nonce = os.urandom(NONCE_BYTES)
-    ciphertext = nonce + ChaCha20Poly1305(key).encrypt(nonce, plaintext, bound_to)
-    return EncryptedShare(peer=peer.sender, ciphertext=ciphertext)
-
-
-def _decrypt(state: SiteState, peer: KeyAdvert, ciphertext: bytes) -> HeldShare | None:
-    key, bound_to = _share_key(state, peer, peer.sender, state.site)
-    nonce = ciphertext[:NONCE_BYTES]
-    try:
-        text = ChaCha20Poly1305(key).decrypt(nonce, ciphertext[NONCE_BYTES:], bound_to)
-    except InvalidTag:
-        return None
-    return HeldShare(
-        peer=peer.sender, seed=text[:SECRET_BYTES], mask_key=text[SECRET_BYTES : 2 * SECRET_BYTES]
-    )
-
-
-def _share_key(
-    state: SiteState, peer: KeyAdvert, sender: int, receiver: int
-) -> tuple[bytes, bytes]:
-    """Key of the shares that one site sends to another, and what their ciphertext is bound to."""
-    ends = struct.pack(">HH", sender, receiver)
-    key = agree_key(state.share_key, peer.share_key, Derived.SHARE, state.transcript, ends)
-    return key, state.terms.round_id + state.transcript + ends

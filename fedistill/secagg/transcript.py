@@ -6,8 +6,15 @@ from collections.abc import Sequence, Sized
 from fedistill.errors import MessageRefused, TooFewSurvivors
 from fedistill.secagg.graph import Graph, graph_of
 from fedistill.secagg.keys import Signed, is_signed, is_usable
-from fedistill.secagg.messages import KeyAdvert, Participation, SurvivorSignature, set_bits
+from fedistill.secagg.masks import Residues
+from fedistill.secagg.messages import (
+    KeyAdvert,
+    Participation,
+    SurvivorSignature,
+    residues_to_bytes,
+)
 from fedistill.secagg.terms import RoundTerms
+from fedistill.secagg.wire import set_bits
 
 _TRANSCRIPT = b"fedistill secagg 1 transcript\0"
 _COMMITMENT = b"fedistill secagg 1 seed\0"
@@ -45,11 +52,16 @@ def check_advert(terms: RoundTerms, advert: KeyAdvert) -> None:
         raise MessageRefused(f"keys of {name} include one of low order")
 
 
+def vector_sha256(residues: Residues) -> bytes:
+    """Hash (32 bytes) of a masked vector."""
+    return hashlib.sha256(residues_to_bytes(residues)).digest()
+
+
 def participation_parts(
-    terms: RoundTerms, transcript: bytes, sharers: Sequence[int]
+    terms: RoundTerms, transcript: bytes, sharers: Sequence[int], vector_sha256: bytes
 ) -> tuple[bytes, ...]:
     """What a `Participation` signs besides the terms."""
-    return transcript, set_bits(sharers, terms)
+    return transcript, set_bits(sharers, terms), vector_sha256
 
 
 def survivor_parts(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -68,6 +68,10 @@ class Recorded:
     server: secagg.ServerRound | None = None
     deliveries: dict[str, secagg.ShareDelivery] = field(default_factory=dict)
     total: Integers | None = None
+    stages_done: int = 0
+
+    def copy(self) -> "Recorded":
+        return replace(self, up=dict(self.up), states=dict(self.states))
 
 
 def run(
@@ -76,37 +80,27 @@ def run(
     dropped: Mapping[str, str] | None = None,
     tamper: Tamper = lambda site, stage, data: data,
     until: str = "unmask",
+    start: Recorded | None = None,
 ) -> Recorded:
-    """Run a round up to a stage.
+    """Run a round up to a stage, from its beginning or from where another one stopped.
 
-    `dropped` says at which stage a site stops answering; `tamper` changes what a site sends.
+    `dropped` says at which stage a site stops answering; `tamper` changes what a site sends, after
+    it was recorded.
     """
-    seen = Recorded(terms)
+    seen = Recorded(terms) if start is None else start.copy()
     gone = {site: STAGES.index(stage) for site, stage in (dropped or {}).items()}
-    steps = {
-        "keys": _keys,
-        "shares": _shares,
-        "labels": _labels,
-        "agree": _agree,
-        "unmask": _unmask,
-    }
-    for number, stage in enumerate(STAGES):
-        up = [
-            site
-            for site in (seen.states if number else integers)
-            if gone.get(site, len(STAGES)) > number
-        ]
-        answer, collect = steps[stage](seen, integers)
+    for number in range(seen.stages_done, STAGES.index(until) + 1):
+        stage = STAGES[number]
+        listening = _listening(seen) if number else tuple(integers)
+        up = [site for site in listening if gone.get(site, len(STAGES)) > number]
+        answer, collect = STEPS[stage](seen, integers)
         replies = {}
         for site in up:
             seen.states[site], message = answer(site)
-            replies[site] = tamper(site, stage, message.to_bytes())
-            seen.up[site, stage] = replies[site]
+            seen.up[site, stage] = message.to_bytes()
+            replies[site] = tamper(site, stage, seen.up[site, stage])
         collect(replies)
-        if stage == until:
-            break
-        # A site that the server no longer counts hears nothing more.
-        seen.states = {site: seen.states[site] for site in up if site in _listening(seen)}
+        seen.stages_done = number + 1
     return seen
 
 
@@ -158,3 +152,12 @@ def _unmask(seen: Recorded, _integers):
 
     signatures = seen.server.signatures
     return lambda site: secagg.reveal(seen.states[site], signatures), collect
+
+
+STEPS = {
+    "keys": _keys,
+    "shares": _shares,
+    "labels": _labels,
+    "agree": _agree,
+    "unmask": _unmask,
+}
