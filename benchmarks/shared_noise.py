@@ -102,6 +102,7 @@ def _together(sites: Sequence[LabelledRows]) -> LabelledRows:
         sites[0],
         rows=np.concatenate([site.rows for site in sites]),
         labels=np.concatenate([site.labels for site in sites]),
+        misfit=None,
     )
 
 

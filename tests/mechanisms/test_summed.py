@@ -209,7 +209,7 @@ def test_the_count_is_of_all_sites(proxy, name) -> None:
 
 def test_mechanisms_that_noise_something_else_are_refused_with_a_way_out() -> None:
     for name in set(mechanism_names()) - set(SUMMABLE):
-        with pytest.raises(PolicyRefusal, match="cannot be summed .* such as 'corrections'"):
+        with pytest.raises(PolicyRefusal, match=r"cannot be summed .* such as 'corrections'"):
             summable(name)
     with pytest.raises(PolicyRefusal, match="did you mean 'votes'"):
         summable("vote")

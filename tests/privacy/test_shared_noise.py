@@ -111,7 +111,7 @@ def test_at_a_small_scale_the_closeness_term_is_needed() -> None:
 
 
 def test_a_scale_too_small_for_the_theorem_is_refused() -> None:
-    with pytest.raises(ValueError, match="scale=0.49 must be at least 0.5 where 2 sites"):
+    with pytest.raises(ValueError, match=r"scale=0\.49 must be at least 0\.5 where 2 sites"):
         shared_rho(1, 0.49, 2, 1)
     assert shared_rho(1, 0.49, 1, 1) > 0
     assert site_scale_for(1, 1e3, 2, 1) == SMALLEST_SHARED_SCALE
