@@ -171,10 +171,15 @@ def headline(summary: Summary) -> str:
     )
 
 
-def guarantee_sentence(sites: Mapping[str, SitePrivacy]) -> str:
+def guarantee_sentence(sites: Mapping[str, SitePrivacy], *, honest: int | None = None) -> str:
     """The guarantee of everything that `sites` ever released, with adjacency and assumptions.
 
     The sites' largest epsilon and delta are stated; all share one unit and one adjacency.
+
+    Args:
+        sites: What each paid.
+        honest: Sites that share the noise of a sum and must be honest; None where each site's own
+            noise is enough.
     """
     if not sites:
         return "No site released anything."
@@ -192,13 +197,16 @@ def guarantee_sentence(sites: Mapping[str, SitePrivacy]) -> str:
     change = "Adding or removing" if site.adjacency == "add-remove" else "Replacing"
     against = "everyone, the server and the other sites included"
     if server != everyone:
-        known = "without a finite bound" if server is None else f"with epsilon {in_prose(server)}"
-        against = f"everyone but the server (against the server itself {known})"
-    if everyone is None:
+        known = "no finite bound" if everyone is None else f"epsilon {in_prose(everyone)}"
+        against = (
+            f"the server and all who see sums over sites only, while at least {honest or 2} sites "
+            f"of every sum keep their part of its noise (if all others pool theirs: {known})"
+        )
+    if server is None:
         bound = "is not bounded by a finite epsilon for"
         return f"{change} any one {noun} of a site {bound} what that site released."
-    pair = f"({in_prose(everyone)}, {power(delta)})"
-    factor = f"e^{in_prose(everyone)}" + (f" = {math.exp(everyone):.2f}" if everyone < 20 else "")
+    pair = f"({in_prose(server)}, {power(delta)})"
+    factor = f"e^{in_prose(server)}" + (f" = {math.exp(server):.2f}" if server < 20 else "")
     return (
         f"{change} any one {noun} of a site makes any outcome of what that site ever released "
         f"about this population at most {factor} times as likely, plus delta = {power(delta)}: "

@@ -77,7 +77,9 @@ def summarize(
             sites=paid,
             person=person_privacy(config, this.folder, paid),
         ),
-        guarantee=guarantee_sentence(paid),
+        guarantee=guarantee_sentence(
+            paid, honest=config.min_honest_sites if config.trust == "secagg" else None
+        ),
         wire=Wire(
             sites={
                 site: SiteWire(

@@ -234,12 +234,12 @@ def test_deployment_without_simulation_figures_is_reported_with_its_warning(one_
 
 
 def test_two_views_are_shown_when_they_differ(summary, page):
-    assert "Against the server" not in page.text
+    assert "If all others pool" not in page.text
     site = next(iter(summary.privacy.sites.values()))
-    weaker = site.model_copy(update={"views": Views(everyone=1.0, server=3.25)})
+    weaker = site.model_copy(update={"views": Views(everyone=3.25, server=1.0)})
     privacy = summary.privacy.model_copy(update={"sites": {"bank_a": weaker}})
     text = _Elements(render_report(summary.model_copy(update={"privacy": privacy}), [])).text
-    assert "Against the server" in text
+    assert "If all others pool" in text
     assert "3.250" in text
 
 

@@ -65,10 +65,13 @@ def test_guarantee_names_adjacency_unit_delta_and_assumptions(summary):
 
 def test_guarantee_tells_the_two_views_apart(summary):
     site = next(iter(summary.privacy.sites.values()))
-    weaker = site.model_copy(update={"views": Views(everyone=1.0, server=3.0)})
-    assert "against the server itself with epsilon 3" in wording.guarantee_sentence({"a": weaker})
-    none = site.model_copy(update={"views": Views(everyone=1.0, server=math.inf)})
-    assert "the server itself without a finite bound" in wording.guarantee_sentence({"a": none})
+    shared = site.model_copy(update={"views": Views(everyone=3.0, server=1.0)})
+    told = wording.guarantee_sentence({"a": shared}, honest=3)
+    assert "at most e^1 = 2.72 times" in told
+    assert "while at least 3 sites of every sum keep their part of its noise" in told
+    assert "(if all others pool theirs: epsilon 3)" in told
+    none = site.model_copy(update={"views": Views(everyone=math.inf, server=1.0)})
+    assert "pool theirs: no finite bound" in wording.guarantee_sentence({"a": none}, honest=2)
 
 
 def test_guarantee_of_a_huge_epsilon_has_no_factor_in_digits(summary):

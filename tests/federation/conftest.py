@@ -23,6 +23,8 @@ class Spy(LocalGrid):
         super().__init__(app, config.to_flat(), num_nodes=num_nodes)
         self.replies: list[tuple[str, RecordDict]] = []
         self.silent: set[str] = set()
+        self.silent_at: set[tuple[str, str]] = set()
+        self.silent_after: dict[tuple[str, str], int] = {}
         self.tamper = lambda action, content: content
 
     def pull_messages(self, message_ids):
@@ -32,8 +34,9 @@ class Spy(LocalGrid):
             if waiting is None:
                 continue
             action = waiting.metadata.message_type
-            question = waiting.content.config_records.get("question", {})
-            if question.get("site") in self.silent:
+            records = waiting.content.config_records
+            site = records.get("question", records.get("step", {})).get("site")
+            if site in self.silent or self._is_silent(action, site):
                 continue
             (reply,) = super().pull_messages([message_id])
             if reply.has_content():
@@ -41,6 +44,17 @@ class Spy(LocalGrid):
                 reply.content = self.tamper(action, reply.content)
             pulled.append(reply)
         return pulled
+
+    def _is_silent(self, action: str, site: str) -> bool:
+        """Whether the site does not answer this: at all, or after so many answers to its like."""
+        if (action, site) in self.silent_after:
+            answered = sum(
+                content.config_records.get("reply", {}).get("site") == site
+                for past, content in self.replies
+                if past == action
+            )
+            return answered >= self.silent_after[action, site]
+        return (action, site) in self.silent_at
 
 
 @pytest.fixture
