@@ -35,6 +35,7 @@ COMMANDS = {
     ),
     "python -m benchmarks.planner --data-dir DIR": HELP,
     "python -m benchmarks.banks": HELP,
+    "python -m benchmarks.secagg": HELP,
     "python -m benchmarks.main_job": HELP,
     "python -m benchmarks.vs_fedavg_dpsgd --data-dir DIR": HELP,
     "python -m benchmarks.vs_fedavg_dpsgd --data-dir DIR --write-page docs/comparison.md": HELP,

@@ -129,6 +129,7 @@ def caught(values: dict[str, float]) -> set[str]:
     return {name for name, value in values.items() if value < FALSE_ALARM / len(values)}
 
 
+@pytest.mark.statistical
 def test_the_server_cannot_tell_which_of_two_inputs_a_site_had() -> None:
     assert caught(told_apart()) == set()
 
@@ -196,6 +197,7 @@ TWINS = {
 }
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("twin", TWINS, indirect=True)
 def test_a_broken_twin_is_caught_where_it_is_broken(twin: set[str]) -> None:
     # Its rounds end in garbage, which is not what is asked here.
