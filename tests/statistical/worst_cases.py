@@ -150,6 +150,14 @@ WORST_CASES = (
         asked={"num_classes": 5, "solver": "moment", "probe_steps": 1},
     ),
     WorstCase(
+        mechanism="corrections",
+        present=_PRESENT_OF_5,
+        absent=_ABSENT_OF_5,
+        # Alone, as a federation of one; `test_summed_noise` has sums over sites.
+        asked={"num_classes": 5, "rounds": 2},
+        sharpness=0.6,
+    ),
+    WorstCase(
         mechanism="votes",
         present=_PRESENT,
         absent=_ABSENT,
