@@ -5,8 +5,9 @@
 For each mechanism it prints seconds of `release`, what is left of them without the feature map, and
 the share of noise generation. The claims: `dp-probe` and `votes` release in under 5 s once features
 are known, and noise takes less than a tenth of any release. Rows are made up, like images of
-digits: most cells are 0. Seconds are of one run on one thread; fitting on the public proxy rows and
-transforming stand apart, because every mechanism shares them.
+digits: most cells are 0. Seconds are of one run, on one thread but for long noise, which takes
+all cores; fitting on the public proxy rows and transforming stand apart, because every mechanism
+shares them.
 """
 
 import argparse
