@@ -1,8 +1,8 @@
 """Every command that a page tells the reader to run, and how it is tested."""
 
-RUN = "run by tests/test_docs.py"
-HELP = "its --help is run by tests/test_docs.py"
-PREPARE = "checked up to the start of Flower by tests/test_docs.py"
+RUN = "run by tests/test_docs_commands.py"
+HELP = "its --help is run by tests/test_docs_commands.py"
+PREPARE = "checked up to the start of Flower by tests/test_docs_commands.py"
 IN_CI = ".ci/run"
 TUTORIAL_TEST = "tests/e2e/test_tutorial.py::test_every_block_works_in_the_order_of_the_page"
 HOSPITALS_TEST = (
@@ -17,7 +17,7 @@ INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requi
 SIMULATE = "fedistill simulate simulations/banks_3"
 COMMANDS = {
     f"{INSTALL} -e . && flwr run simulations/banks_3 --stream": IN_CI,
-    f"{INSTALL} -e '.[test]' && pytest": IN_CI,
+    f"{INSTALL} -e '.[test]' && pytest -n auto --dist loadfile": IN_CI,
     f"{INSTALL} -e '.[test]'": IN_CI,
     "flwr run simulations/banks_3 --stream": IN_CI,
     "scripts/check": "scripts/check",

@@ -3,10 +3,6 @@
 import ast
 import itertools
 import re
-import shlex
-import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -20,7 +16,6 @@ from fedistill.errors import ConfigError
 from fedistill.evaluate.summary import Summary
 from fedistill.privacy.receipts import Receipt
 from tests.doc_commands import COMMANDS, HELP, IN_CI, PREPARE, RUN, TUTORIAL_TEST
-from tests.own_data import write_own_data
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -225,53 +220,10 @@ def test_the_test_of_a_command_exists(where: str) -> None:
 
 def test_ci_runs_the_commands_of_the_quick_start() -> None:
     script = (ROOT / IN_CI).read_text()
-    for step in ("-m venv", "pip install --quiet -c requirements.lock", "pytest\n", "flwr run"):
+    for step in (
+        "-m venv",
+        "pip install --quiet -c requirements.lock",
+        "pytest -n auto --dist loadfile\n",
+        "flwr run",
+    ):
         assert step in script
-
-
-def each_command(how: str) -> pytest.MarkDecorator:
-    chosen = [command for command, where in COMMANDS.items() if where == how]
-    return pytest.mark.parametrize("command", chosen)
-
-
-@each_command(RUN)
-def test_quick_commands_succeed(command: str) -> None:
-    run(*shlex.split(command))
-
-
-@each_command(HELP)
-def test_long_commands_explain_themselves(command: str) -> None:
-    run(*shlex.split(command), "--help")
-
-
-def run(name: str, *arguments: str) -> None:
-    """Run an installed command in the repository's root; it must succeed and print."""
-    line = [Path(sysconfig.get_path("scripts")) / name, *arguments]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the page about own data, and what the page about images and text writes."""
-    folder = tmp_path_factory.mktemp("data")
-    write_own_data(folder)
-    for snippet in blocks(ROOT / "docs/images-and-text.md", "python"):
-        subprocess.run([sys.executable, "-c", snippet], cwd=folder, check=True, capture_output=True)
-    return folder
-
-
-@each_command(PREPARE)
-def test_simulations_pass_every_check_before_flower_starts(
-    command: str, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fedistill.cli.application import load_application
-    from fedistill.federation.up_front import prepare
-
-    monkeypatch.syspath_prepend(data)
-    words = shlex.split(command.replace("/data/", f"{data}/"))
-    _, _, directory, *options = [word for word in words if word != "--dry-run"]
-    application = load_application(ROOT / directory, options[1::2])
-    assert options[::2] == ["-c"] * len(options[1::2])
-    assert prepare(application.config).site_names

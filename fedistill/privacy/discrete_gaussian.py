@@ -30,8 +30,8 @@ _HEADROOM = 2**62
 _TAIL = 40
 """P(|noise| > 40 scales) is below exp(-800)."""
 
-_FEWEST_ENTRIES = 2_000
-"""Entries of a piece at least: about 20 ms of drawing, for which a thread is worth its start."""
+_FEWEST_ENTRIES = 1_000
+"""Entries of a piece at least: about 10 ms of drawing, for which a thread is worth its start."""
 
 
 def add_noise(sums: Integers, scale: float) -> Integers:
