@@ -26,7 +26,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("kind", ["onnx", "tests.encoders:pooled"])
-@pytest.mark.parametrize("mechanism", ["dp-probe", "votes", "sharded"])
+@pytest.mark.parametrize("mechanism", ["dp-probe", "votes", "sharded", "dp-sgd"])
 def test_a_federation_learns_images_through_an_encoder(tmp_path, digits, mechanism, kind) -> None:
     encoder = digits.get(kind, kind)
     config = make_config(
@@ -34,6 +34,7 @@ def test_a_federation_learns_images_through_an_encoder(tmp_path, digits, mechani
         dataset=digits["dataset"],
         encoder=encoder,
         mechanism=mechanism,
+        float_noise="allow",
         cells=20,
         shards=20,
         **QUICK,
