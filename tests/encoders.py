@@ -160,3 +160,38 @@ def failing():
 
 def nothing():
     return None
+
+
+def letters():
+    """How often a text has each of five letters."""
+    return lambda texts: np.array([[text.count(letter) for letter in "aeiou"] for text in texts])
+
+
+def one_text():
+    """The length of a text; refuses a text that stands beside another."""
+
+    def encode(texts):
+        if len(texts) != 1:
+            raise ValueError("one text at a time")
+        return np.array([[len(texts[0]), 1.0]])
+
+    return encode
+
+
+def as_many_as_letters():
+    return lambda texts: np.ones((1, len(texts[0])))
+
+
+def infinite():
+    return lambda texts: np.full((1, 3), np.inf)
+
+
+def mute():
+    def encode(texts):
+        raise RuntimeError("I cannot read this")
+
+    return encode
+
+
+def without_list():
+    return lambda texts: np.ones(3)
