@@ -13,6 +13,9 @@ MIXED_TEST = (
     "tests/e2e/test_hospitals.py::test_hospitals_of_one_federation_answer_by_unlike_mechanisms"
 )
 LEDGER_TESTS = "tests/privacy/test_ledger_commands.py"
+EMBED = "fedistill data embed /data/complaints.csv"
+EMBED_TESTS = "tests/cli/test_embed_command.py"
+MINILM_TEST = f"{EMBED_TESTS}::test_the_texts_of_the_docs_become_a_table_that_a_run_takes"
 INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock"
 SIMULATE = "fedistill simulate simulations/banks_3"
 COMMANDS = {
@@ -58,6 +61,13 @@ COMMANDS = {
     "mechanism=votes'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/notes.npz partition=iid encoder=/data/notes.onnx'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=my_encoders:halves'": PREPARE,
+    f"{EMBED} /data/complaints.parquet --column text": MINILM_TEST,
+    f"{SIMULATE} -c 'dataset=/data/complaints.parquet label-column=fraud partition=iid'": (
+        MINILM_TEST
+    ),
+    f"{EMBED} /data/letters.csv --column text --encoder my_texts:letters": (
+        f"{EMBED_TESTS}::test_the_encoder_of_the_docs_counts_letters"
+    ),
     "fedistill simulate simulations/hospitals_5": PREPARE,
     "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
     "fedistill simulate simulations/hospitals_5 -c "

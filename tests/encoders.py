@@ -105,6 +105,25 @@ def pooled():
     return encode
 
 
+def products():
+    """The product of neighbouring columns, which no column tells by itself; none for a huge row."""
+
+    def encode(rows):
+        if np.abs(rows).max() > 1000:
+            raise RuntimeError("too bright")
+        return np.hstack([rows[:, :-1] * rows[:, 1:], rows[:, :1] ** 2])
+
+    return encode
+
+
+def of_1001_numbers():
+    return lambda rows: np.resize(rows, (1, 1001))
+
+
+def beyond_float32():
+    return lambda rows: np.hstack([rows.astype(np.float64) * 1e100, rows])
+
+
 def as_they_are():
     return lambda rows: rows
 
@@ -141,3 +160,38 @@ def failing():
 
 def nothing():
     return None
+
+
+def letters():
+    """How often a text has each of five letters."""
+    return lambda texts: np.array([[text.count(letter) for letter in "aeiou"] for text in texts])
+
+
+def one_text():
+    """The length of a text; refuses a text that stands beside another."""
+
+    def encode(texts):
+        if len(texts) != 1:
+            raise ValueError("one text at a time")
+        return np.array([[len(texts[0]), 1.0]])
+
+    return encode
+
+
+def as_many_as_letters():
+    return lambda texts: np.ones((1, len(texts[0])))
+
+
+def infinite():
+    return lambda texts: np.full((1, 3), np.inf)
+
+
+def mute():
+    def encode(texts):
+        raise RuntimeError("I cannot read this")
+
+    return encode
+
+
+def without_list():
+    return lambda texts: np.ones(3)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 app = typer.Typer(
     name="data",
-    help="Look at the shipped data sets, and write one as a file like your own.",
+    help="Look at the shipped data sets, write one as a file like your own, and embed texts.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -17,6 +17,7 @@ app = typer.Typer(
 # Newer versions of Click drop an argument's help: the docstrings say what each is.
 _Name = Annotated[str, typer.Argument(metavar="NAME", hidden=True)]
 _File = Annotated[Path, typer.Argument(metavar="FILE", hidden=True)]
+_Out = Annotated[Path, typer.Argument(metavar="OUT", hidden=True)]
 
 
 @app.command("list")
@@ -73,3 +74,42 @@ def write(
     rows = write_set(name, file, force=force)
     typer.echo(f"wrote {rows:,} rows to {file}")
     typer.echo(f"to use them: -c {roles_in_words(name, file)}")
+
+
+@app.command()
+def embed(
+    file: _File,
+    out: _Out,
+    column: Annotated[str, typer.Option("--column", help="The column of texts to embed.")],
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="Import path of a public encoder of texts.")
+    ] = "fedistill.features.text_encoders:minilm",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace OUT if it is already there.")
+    ] = False,
+) -> None:
+    """Replace a column of free text by a public encoder's numbers.
+
+    FILE and OUT end in .csv or .parquet. OUT has all other columns as they are, and for each text
+    of COLUMN the numbers COLUMN_0, COLUMN_1, ... Each text is encoded alone. Everyone who takes
+    part does this to their own file, with the same encoder:
+
+    \b
+        fedistill data embed complaints.csv complaints.parquet --column text
+        fedistill simulate simulations/banks_3 \\
+            -c "dataset=$PWD/complaints.parquet label-column=fraud partition=iid"
+    """
+    from rich.progress import track
+
+    from fedistill.cli.embedded_file import embed_file  # imports Arrow
+
+    screen = Console(stderr=True)
+    rows, numbers = embed_file(
+        file,
+        out,
+        column=column,
+        encoder=encoder,
+        force=force,
+        track=lambda texts: track(texts, "texts", console=screen, transient=True),
+    )
+    typer.echo(f"wrote {rows:,} rows to {out}: {numbers:,} numbers for each text of {column}")

@@ -88,8 +88,21 @@ def write_set(name: str, file: Path, *, force: bool) -> int:
         DataError: No set has this name, the suffix is another, the file is there already, or it
             cannot be written.
     """
-    _check(name, file, force)
-    table = _readable(SHIPPED[name])
+    if name not in SHIPPED:
+        raise DataError(
+            f"NAME={name!r} must be a shipped data set ({listing(SHIPPED)}): "
+            f"{suggestion(name, SHIPPED)}"
+        )
+    check_new_file(file, force=force)
+    return write_table(_readable(SHIPPED[name]), file)
+
+
+def write_table(table: pa.Table, file: Path) -> int:
+    """Write a table to a `.csv` or `.parquet` file, whole or not at all: the number of its rows.
+
+    Raises:
+        DataError: It cannot be written.
+    """
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         try:
@@ -120,12 +133,12 @@ def roles_in_words(name: str, file: Path) -> str:
     return shlex.quote(" ".join(keys))
 
 
-def _check(name: str, file: Path, force: bool) -> None:
-    if name not in SHIPPED:
-        raise DataError(
-            f"NAME={name!r} must be a shipped data set ({listing(SHIPPED)}): "
-            f"{suggestion(name, SHIPPED)}"
-        )
+def check_new_file(file: Path, *, force: bool) -> None:
+    """Refuse a file that cannot be written in its format, or that is there and not to be replaced.
+
+    Raises:
+        DataError: Its suffix is another, or the file is there already.
+    """
     if file.suffix.lower() not in SUFFIXES:
         raise DataError(
             f"FILE={str(file)!r} must end in {' or '.join(SUFFIXES)}: choose another name"

@@ -143,7 +143,8 @@ def _check_schema(proxy: ProxySet, encoder: Encoder) -> None:
 
 def _load(encoder: Encoder, num_columns: int) -> Encode:
     if encoder.import_path:
-        return _imported(encoder.import_path)
+        made: Encode = imported(encoder.import_path)
+        return made
     if not encoder.path:
         raise PolicyRefusal(
             f"encoder={encoder.name!r} has no file on this machine: copy the ONNX file of this "
@@ -161,7 +162,12 @@ def _load(encoder: Encoder, num_columns: int) -> Encode:
     return load_onnx(content, encoder.name, num_columns)
 
 
-def _imported(path: str) -> Encode:
+def imported(path: str) -> Callable[..., Any]:
+    """What the factory of an import path makes.
+
+    Raises:
+        PolicyRefusal: It cannot be imported, fails, or makes nothing that can be called.
+    """
     try:
         factory = EntryPoint(name=path, value=path, group="").load()
     # An import runs code, which may raise anything.
@@ -172,6 +178,8 @@ def _imported(path: str) -> Encode:
         ) from error
     try:
         encode = factory()
+    except PolicyRefusal:
+        raise
     except Exception as error:
         raise PolicyRefusal(
             f"encoder={path!r} must make an encoder when called without arguments "
@@ -180,7 +188,7 @@ def _imported(path: str) -> Encode:
     if not callable(encode):
         raise PolicyRefusal(
             f"encoder={path!r} makes a {type(encode).__name__}, which must be callable: return a "
-            "function of rows (n, columns)"
+            "function"
         )
-    made: Encode = encode
+    made: Callable[..., Any] = encode
     return made

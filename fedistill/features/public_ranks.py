@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedistill.data import ProxySet
-from fedistill.features.expansion import Expansion
+from fedistill.features.teacher_columns import TeacherColumns
 
 Floats = npt.NDArray[np.float64]
 
@@ -18,26 +18,26 @@ class PublicRanks:
     Elementwise: a record's ranks depend on that record and on the proxy set alone.
 
     Attributes:
-        expansion: Categories to 0/1 columns.
-        values: For each expanded column, the proxy rows' values, sorted.
-        flagged: Expanded columns that get a second, 0/1 column for missing values.
+        columns: Categories to 0/1 columns, or rows to embeddings.
+        values: For each such column, the proxy rows' values, sorted.
+        flagged: Such columns that get a second, 0/1 column for missing values.
     """
 
-    expansion: Expansion
+    columns: TeacherColumns
     values: tuple[npt.NDArray[np.float32], ...]
     flagged: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, proxy: ProxySet) -> "PublicRanks":
         """Ranks among the rows of `proxy`."""
-        expansion = Expansion.of(proxy.schema)
-        expanded = expansion.transform(proxy.rows)
-        missing = np.isnan(expanded)
+        columns = TeacherColumns.of(proxy)
+        seen = columns.transform(proxy.rows)
+        missing = np.isnan(seen)
         partly = missing.any(axis=0) & ~missing.all(axis=0)
         values = tuple(
-            np.sort(column[~gone]) for column, gone in zip(expanded.T, missing.T, strict=True)
+            np.sort(column[~gone]) for column, gone in zip(seen.T, missing.T, strict=True)
         )
-        return cls(expansion, values, np.flatnonzero(partly))
+        return cls(columns, values, np.flatnonzero(partly))
 
     @property
     def num_columns(self) -> int:
@@ -46,13 +46,13 @@ class PublicRanks:
 
     def transform(self, rows: npt.NDArray[np.float32]) -> Floats:
         """(num_rows, num_columns) within 0 to 1, of raw rows."""
-        expanded = self.expansion.transform(rows)
-        ranks = np.full(expanded.shape, 0.5)
+        seen = self.columns.transform(rows)
+        ranks = np.full(seen.shape, 0.5)
         for j, known in enumerate(self.values):
-            low = np.searchsorted(known, expanded[:, j], "left")
-            high = np.searchsorted(known, expanded[:, j], "right")
+            low = np.searchsorted(known, seen[:, j], "left")
+            high = np.searchsorted(known, seen[:, j], "right")
             ranks[:, j] = (low + high) / (2 * max(len(known), 1))
-        missing = np.isnan(expanded)
+        missing = np.isnan(seen)
         ranks[missing] = 0.5
         joined: Floats = np.hstack([ranks, missing[:, self.flagged].astype(np.float64)])
         return joined

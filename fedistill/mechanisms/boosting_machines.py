@@ -9,8 +9,9 @@ What InterpretML would take from the rows, and where it comes from here:
 - the classes: two public rows in the middle of all columns, one of each class, are always there.
 - categories: which are present decides the bins of `nominal` columns, so all columns are
   `continuous`; a category becomes 0/1 columns by the public schema.
-- bounds and missing values: columns are ranks among the proxy rows' values, within 0 to 1; a
-  missing value is 1/2, with a 0/1 column where the proxy set has both.
+- bounds and missing values: columns, or the numbers of an embedding, are ranks among the proxy
+  rows' values, within 0 to 1; a missing value is 1/2, with a 0/1 column where the proxy set has
+  both.
 - the mean over bags is weighted by the number of rows, which may move last bits: it is not used.
 """
 

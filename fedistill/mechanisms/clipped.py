@@ -33,7 +33,7 @@ from dp_accounting import ZCDpEvent
 
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
-from fedistill.features import Expansion, proxy_basis
+from fedistill.features import TeacherColumns, proxy_basis
 from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse
 from fedistill.mechanisms.linear_answers import fit_weights, response_of_labels
 from fedistill.mechanisms.linear_mechanism import LinearMechanism
@@ -107,7 +107,7 @@ class Clipped(LinearMechanism):
                 the number of labels is out of bounds.
         """
         plan = self._plan(question, proxy, rows_at_least)
-        rehearsed = Expansion.of(proxy.schema).transform(proxy.rows[:_REHEARSED_ROWS])
+        rehearsed = TeacherColumns.of(proxy).transform(proxy.rows)[:_REHEARSED_ROWS]
         rehearse(question.teacher, question.num_classes, rehearsed)
         return plan
 
@@ -238,16 +238,17 @@ def _signal(plan: SumPlan) -> float:
 def teacher_log_odds(rows: LabelledRows, proxy: ProxySet, question: LabelQuestion) -> Floats:
     """Log-odds against class 0 on the proxy rows, (num_proxy, num_classes - 1), within +-8 nats.
 
-    Total: records with an impossible label are left out, and a teacher that fails answers uniform.
+    Total: records with an impossible label are left out, and those that no encoder can read; a
+    teacher that fails answers uniform.
     """
-    expansion = Expansion.of(proxy.schema)
-    valid = (rows.labels >= 0) & (rows.labels < question.num_classes)
+    columns = TeacherColumns.of(proxy)
+    valid = (rows.labels >= 0) & (rows.labels < question.num_classes) & columns.readable(rows.rows)
     shape = (len(proxy.rows), question.num_classes)
     # Any model may fail on some rows, and that it did must not be seen (PRIVACY rule 3).
     try:
         teacher = teacher_named(question.teacher, question.num_classes)
-        teacher.fit(expansion.transform(rows.rows[valid]), rows.labels[valid])
-        answer = np.asarray(teacher.predict_proba(expansion.transform(proxy.rows)), np.float64)
+        teacher.fit(columns.transform(rows.rows)[valid], rows.labels[valid])
+        answer = np.asarray(teacher.predict_proba(columns.transform(proxy.rows)), np.float64)
     except Exception:
         answer = np.ones(shape)
     if answer.shape != shape:

@@ -101,13 +101,13 @@ class DPEBM(PrivateModel):
         """Count with noise, train with noise, label the proxy set."""
         if not isinstance(plan, DPEBMPlan):
             raise TypeError(f"plan must be a DPEBMPlan, not {type(plan).__name__}")
-        fitting = fitting_rows(rows, plan.question.num_classes)
+        ranks = PublicRanks.of(proxy)
+        fitting = fitting_rows(rows, plan.question.num_classes) & ranks.columns.readable(rows.rows)
         noised = noised_count(fitting, plan.count_scale)
-        columns = PublicRanks.of(proxy)
         logits = train_and_answer(
-            columns.transform(rows.rows[fitting]),
+            ranks.transform(rows.rows)[fitting],
             rows.labels[fitting],
-            columns.transform(proxy.rows),
+            ranks.transform(proxy.rows),
             plan.budget,
             total=_total(noised, plan),
         )
@@ -162,7 +162,8 @@ def _plan(question: LabelQuestion, proxy: ProxySet, rows_at_least: int) -> DPEBM
     if num_columns > _MOST_COLUMNS:
         raise PolicyRefusal(
             f"dp-ebm takes at most {_MOST_COLUMNS} columns, and the proxy set has {num_columns} "
-            "(with one for each category): choose another mechanism"
+            "(with one for each category, or each number of an embedding): choose another "
+            "mechanism, or an encoder of fewer numbers"
         )
     machines = 1 if question.num_classes == 2 else question.num_classes
     rho = calibrate_rho(question.epsilon, question.delta, DPEBM.adjacency)

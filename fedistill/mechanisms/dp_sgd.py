@@ -33,7 +33,7 @@ import numpy as np
 
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
-from fedistill.features import proxy_basis
+from fedistill.features import TeacherColumns, proxy_basis
 from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse
 from fedistill.mechanisms.mechanism import Plan, Teacher
 from fedistill.mechanisms.noisy_descent import (
@@ -121,10 +121,11 @@ class DPSGD(PrivateModel):
             raise TypeError(f"plan must be a DPSGDPlan, not {type(plan).__name__}")
         question = plan.question
         fitting = fitting_rows(rows, question.num_classes)
+        fitting &= TeacherColumns.of(proxy).readable(rows.rows)
         noised = noised_count(fitting, plan.count_scale)
         count = float(max(noised, plan.rows_at_least, 1))
         prepare = inputs_of(question.teacher, proxy)
-        inputs = prepare(rows.rows[fitting])
+        inputs = prepare(rows.rows)[fitting]
         targets = np.eye(question.num_classes, dtype=np.float32)[rows.labels[fitting]]
         network = network_named(question.teacher, _width(question, proxy), question.num_classes)
         train(network, inputs, targets, plan.descent(count), generator=secret_generator())
@@ -232,7 +233,7 @@ def _check(question: LabelQuestion) -> None:
 @lru_cache(maxsize=8)
 def _rehearse(question: LabelQuestion, proxy: ProxySet) -> None:
     """Check the network and take two steps on public rows, so that it fails before it costs."""
-    inputs = inputs_of(question.teacher, proxy)(proxy.rows[:_REHEARSED_ROWS])
+    inputs = inputs_of(question.teacher, proxy)(proxy.rows)[:_REHEARSED_ROWS]
     network = network_named(question.teacher, inputs.shape[1], question.num_classes)
     check_network(question.teacher, network, inputs, question.num_classes)
     targets = np.full((len(inputs), question.num_classes), 1 / question.num_classes, np.float32)
@@ -250,4 +251,4 @@ def _rehearse(question: LabelQuestion, proxy: ProxySet) -> None:
 
 
 def _width(question: LabelQuestion, proxy: ProxySet) -> int:
-    return int(inputs_of(question.teacher, proxy)(proxy.rows[:1]).shape[1])
+    return int(inputs_of(question.teacher, proxy)(proxy.rows).shape[1])

@@ -1,7 +1,8 @@
 """The networks that `dp-sgd` trains, how rows become their inputs, and what they must not do.
 
 Inputs are a function of a record and of public proxy rows alone: the public feature map for `mlp`,
-columns scaled by the proxy set's quantiles for all others. Both are finite and bounded.
+columns scaled by the proxy set's quantiles for all others, or embeddings where the proxy set has an
+encoder. All are finite and bounded.
 """
 
 import math
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from fedistill.data import ProxySet
 from fedistill.data.wording import suggestion
 from fedistill.errors import PolicyRefusal
-from fedistill.features import Expansion, proxy_basis
+from fedistill.features import TeacherColumns, proxy_basis
 from fedistill.teachers.scaling import Scaling
 from fedistill.teachers.teacher import without_infinities
 
@@ -70,13 +71,23 @@ def network_named(name: str, num_inputs: int, num_classes: int) -> "torch.nn.Mod
 
 
 def inputs_of(name: str, proxy: ProxySet) -> Callable[[npt.NDArray[np.float32]], Inputs]:
-    """How raw rows (num_rows, num_columns) become a network's inputs (num_rows, num_inputs)."""
+    """How raw rows (num_rows, num_columns) become a network's inputs (num_rows, num_inputs).
+
+    Raises:
+        PolicyRefusal: A CNN is to learn embeddings, which are no images, or the proxy set's encoder
+            cannot be used.
+    """
     if name in ("", "mlp"):
         basis = proxy_basis(proxy)
         return lambda rows: (basis.features(rows) * FEATURE_SCALE).astype(np.float32)
-    expansion = Expansion.of(proxy.schema)
-    scaling = Scaling.fit(without_infinities(expansion.transform(proxy.rows)))
-    return lambda rows: scaling.transform(without_infinities(expansion.transform(rows))).astype(
+    if name == "cnn" and proxy.encoder is not None:
+        raise PolicyRefusal(
+            f"teacher='cnn' learns pixels, and encoder={proxy.encoder.name!r} gives embeddings: "
+            "choose teacher='mlp', or leave encoder empty"
+        )
+    columns = TeacherColumns.of(proxy)
+    scaling = Scaling.fit(without_infinities(columns.transform(proxy.rows)))
+    return lambda rows: scaling.transform(without_infinities(columns.transform(rows))).astype(
         np.float32
     )
 

@@ -7,9 +7,10 @@ Release: for N proxy rows, the sum over k teachers of their soft labels, integer
 and one count of records (of units, where the rows name theirs).
 
 Sensitivity: a unit lies in one shard and a shard's rows alone decide its teacher's answers (see
-`shards`), so one teacher's answer a becomes b. In each of the N rows a and b are non-negative and
-sum to at most G, so |a - b|^2 = |a|^2 + |b|^2 - 2ab <= G^2 + G^2, and all rows and classes
-together move by at most sqrt(2 N) G in L2. The count moves by at most one.
+`shards`; what a teacher sees of a row depends on that row alone, see `TeacherColumns`), so one
+teacher's answer a becomes b. In each of the N rows a and b are non-negative and sum to at most G,
+so |a - b|^2 = |a|^2 + |b|^2 - 2ab <= G^2 + G^2, and all rows and classes together move by at most
+sqrt(2 N) G in L2. The count moves by at most one.
 
 Output law: both plus independent discrete Gaussians; rho = sensitivity^2 / (2 scale^2) zCDP each
 (Canonne, Kamath and Steinke 2020, "The Discrete Gaussian for Differential Privacy", Theorem 14),
@@ -37,7 +38,7 @@ from dp_accounting import ComposedDpEvent, DpEvent, ZCDpEvent
 
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
-from fedistill.features import Expansion, ProxyBasis, proxy_basis
+from fedistill.features import ProxyBasis, TeacherColumns, proxy_basis
 from fedistill.labels import Floats, LabelQuestion, LabelRelease, LinearResponse
 from fedistill.mechanisms.confident import (
     MASK,
@@ -279,16 +280,18 @@ def sensitivity_of(num_queries: int) -> int:
 
 
 def _asked(proxy: ProxySet, num_queries: int) -> npt.NDArray[np.float32]:
-    return Expansion.of(proxy.schema).transform(proxy.rows[:num_queries])
+    return TeacherColumns.of(proxy).transform(proxy.rows)[:num_queries]
 
 
 def _shards(
     rows: LabelledRows, proxy: ProxySet, question: LabelQuestion
 ) -> tuple[list[Shard], int]:
     """What each teacher learns from, and of how many units."""
+    columns = TeacherColumns.of(proxy)
     fitting = (rows.labels >= 0) & (rows.labels < question.num_classes)
+    fitting &= columns.readable(rows.rows)
     kept = rows.take(np.flatnonzero(fitting))
-    features = Expansion.of(proxy.schema).transform(kept.rows)
+    features = columns.transform(rows.rows)[fitting]
     shards = [(features[index], kept.labels[index]) for index in deal(kept, question.shards)]
     return shards, kept.num_units
 

@@ -22,7 +22,8 @@ class TeacherModel(Protocol):
         """Learn from scratch.
 
         Args:
-            features: (num_rows, num_features), expanded columns, NaN where a value is missing.
+            features: (num_rows, num_features), expanded columns, NaN where a value is missing; or
+                embeddings, where the proxy set has an encoder.
             labels: (num_rows,) in 0..num_classes-1; classes may be missing.
         """
         ...

@@ -34,6 +34,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("dp-probe", "tests.encoders:pooled"),
         ("votes", "onnx"),
         ("sharded", "onnx"),
+        ("dp-sgd", "onnx"),
     ],
 )
 def test_a_federation_learns_images_through_an_encoder(tmp_path, digits, mechanism, kind) -> None:
@@ -43,6 +44,7 @@ def test_a_federation_learns_images_through_an_encoder(tmp_path, digits, mechani
         dataset=digits["dataset"],
         encoder=encoder,
         mechanism=mechanism,
+        float_noise="allow",
         cells=20,
         shards=20,
         **QUICK,
