@@ -99,7 +99,8 @@ def _reply(
         if named in prepare_data(config).site_names:
             site = named  # a name from the wire becomes a path only now, when it is known
         run = str(context.run_id)
-        this, reply = step(open_site(config, named, run_folder(config, run), run))
+        with open_site(config, named, run_folder(config, run), run) as agent:
+            this, reply = step(agent)
         content = sealed_messages.reply_to_record(site, reply)
         context.state[_place(site)] = ConfigRecord({"round": this.to_bytes()})
     except Exception as error:
