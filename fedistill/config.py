@@ -161,9 +161,15 @@ class RunConfig(BaseModel):
     trust: Annotated[str, rules.one_of("none")] = Field(
         "none", description="`none`: each site's own noise protects it from everybody"
     )
-    ensemble_weights: Annotated[str, rules.one_of("agreement", "uniform")] = Field(
-        "agreement",
-        description="how sites count: by noise and public `agreement`, or `uniform`",
+    ensemble_weights: Annotated[str, rules.one_of("agreement", "uniform", "median", "trimmed")] = (
+        Field(
+            "agreement",
+            description="how sites count: by noise and public `agreement`, `uniform`, or against "
+            "sites that lie by their `median` or `trimmed` mean",
+        )
+    )
+    trim: int = Field(
+        1, ge=1, le=499, description="sites that `trimmed` cuts at each end, in every direction"
     )
     student: Annotated[str, rules.one_of("mlp")] = Field(
         "mlp", description="the student's architecture"
@@ -188,6 +194,14 @@ class RunConfig(BaseModel):
             raise ConfigError(
                 f"min-sites={self.min_sites} must be at most num-sites={self.num_sites}: "
                 "lower min-sites"
+            )
+        if self.min_sites < self.sites_needed:
+            raise ConfigError(
+                f"min-sites={self.min_sites} must be at least {self.sites_needed} with "
+                f"ensemble-weights={self.ensemble_weights!r}"
+                + (f" and trim={self.trim}" if self.ensemble_weights == "trimmed" else "")
+                + ", or one site decides alone: raise min-sites"
+                + (" or lower trim" if self.ensemble_weights == "trimmed" else "")
             )
         if self.budget < self.epsilon:
             raise ConfigError(
@@ -237,6 +251,11 @@ class RunConfig(BaseModel):
     def budget(self) -> float:
         """Each site's whole budget in epsilon at `delta`."""
         return self.budget_epsilon or self.epsilon
+
+    @property
+    def sites_needed(self) -> int:
+        """Answers below which `ensemble-weights` cannot be computed."""
+        return {"median": 3, "trimmed": 2 * self.trim + 1}.get(self.ensemble_weights, 1)
 
     def mechanism_of(self, site: str) -> tuple[str, str]:
         """Mechanism and teacher of a site."""

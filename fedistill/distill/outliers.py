@@ -35,6 +35,8 @@ LIMIT = 5.0
 SMALLEST_FEDERATION = 3
 """Sites below which nobody can say who is the outlier."""
 
+_PRIORS = PRIORS[::2]
+
 _EXCESSES = np.concatenate([[0.0], np.logspace(-3, 9, 61)])
 """Grid of an outlier's further variance, in the truth's own units."""
 
@@ -114,7 +116,7 @@ def _fitted_on_others(answers: Answers, trusted: npt.NDArray[np.bool_]) -> tuple
     best = np.full(num_sites, -np.inf)
     priors, deviations = np.zeros(num_sites), np.zeros(num_sites)
     for share in DEVIATIONS:
-        for prior in PRIORS:
+        for prior in _PRIORS:
             spread = noise + gain**2 * share * prior
             truth = prior + answers.common
             precision = _sum_of_others(used * gain**2 / spread)

@@ -91,7 +91,7 @@ def build_ensemble(
     Raises:
         ValueError: Too few sites to trim so many.
     """
-    answers = _answers(releases, responses, basis)
+    answers = answers_of(releases, responses, basis)
     outliers = no_outliers(len(releases)) if weights == "uniform" else find_outliers(answers)
     combined = _combine(answers, outliers, weights, trim)
     average, gain, noise = combined.values, combined.gain, combined.noise
@@ -131,7 +131,7 @@ def _combine(answers: Answers, outliers: Outliers, weights: str, trim: int) -> C
     raise ValueError(f"weights={weights!r} must be one of {', '.join(WEIGHTINGS)}: choose one")
 
 
-def _answers(
+def answers_of(
     releases: Sequence[LabelRelease], responses: Sequence[LinearResponse], basis: ProxyBasis
 ) -> Answers:
     """The releases along the eigenvectors, with what is known of their noise."""

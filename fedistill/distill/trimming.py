@@ -22,7 +22,7 @@ from scipy.stats import norm
 from fedistill.distill.weighting import Answers, Combined
 from fedistill.labels import Floats
 
-_NODES = 60
+_NODES = 120
 _MOST_KEPT = 20
 """Order statistics whose covariances are integrated; of more, the limit is half a percent off."""
 
@@ -72,6 +72,8 @@ def normal_factor(num_sites: int, trim: int) -> float:
     Beta(i, j - i), independent (David and Nagaraja 2003, section 2.5). Where more than 20 are
     kept, by the limit law (Stigler 1973).
     """
+    if trim == 0:
+        return 1.0
     if num_sites - 2 * trim > _MOST_KEPT:
         return _limit_factor(trim / num_sites)
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
@@ -88,8 +90,6 @@ def normal_factor(num_sites: int, trim: int) -> float:
 
 def _limit_factor(share: float) -> float:
     """For many sites, of which this share is cut at each end."""
-    if share == 0:
-        return 1.0
     edge = float(norm.isf(share))
     middle = 1 - 2 * share - 2 * edge * float(norm.pdf(edge))
     return (middle + 2 * share * edge**2) / (1 - 2 * share) ** 2

@@ -20,6 +20,7 @@ from fedistill.evaluate.summary import Summary, write_summary
 from fedistill.features import proxy_basis
 from fedistill.federation import phases, scoring
 from fedistill.federation.asking import Wire
+from fedistill.federation.disagreement import disagreements
 from fedistill.federation.progress import Progress
 from fedistill.federation.result import summarize
 from fedistill.federation.run_folder import RunFolder
@@ -128,9 +129,13 @@ def average(this: Run, releases: dict[str, LabelRelease]) -> Ensemble:
         for site, release in releases.items()
     ]
     this.progress.step("target", 0, 0, f"averaging {len(releases)} sites")
-    return build_ensemble(
+    ensemble = build_ensemble(
         list(releases.values()),
         responses,
         proxy_basis(proxy),
         weights=this.config.ensemble_weights,
+        trim=this.config.trim,
     )
+    for sentence in disagreements(ensemble, list(releases), this.config.ensemble_weights):
+        this.warn(sentence)
+    return ensemble
