@@ -81,7 +81,7 @@ def measure(case: Case, *, attacked: bool) -> Scores:
             ensemble = build_ensemble(releases, responses, asked.basis, weights=weights)
             log_odds = features @ (ensemble.weights[:, 1:] - ensemble.weights[:, :1])
             scores = score(probabilities(log_odds), validation.labels)
-            found[name, weights] = (scores.auc or 0.5, scores.accuracy, scores.log_loss or 0.0)
+            found[name, weights] = (scores.auc or 0.5, scores.accuracy or 0.0, scores.log_loss or 0.0)
     return found
 
 

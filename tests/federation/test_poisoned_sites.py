@@ -1,17 +1,23 @@
 """A site that lies, in a federation of real messages in one process."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from fedistill.codec import decode_release, encode_release
 from fedistill.config import RunConfig
+from fedistill.distill.target import Ensemble
 from fedistill.errors import ConfigError
-from fedistill.evaluate.summary import Summary
-from fedistill.federation import messages
+from fedistill.evaluate.metrics import score
+from fedistill.federation import messages, phases
+from fedistill.federation.progress import Progress
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import prepare_data, question_of
+from fedistill.federation.simulation import prepare_data, question_of, questions_of
 from fedistill.federation.up_front import prepare
+from fedistill.federation.workflow import Run, average
+from fedistill.labels import probabilities
 from fedistill.mechanisms import mechanism_named
 from tests.federation.conftest import Spy, run
 from tests.small import make_config
@@ -51,12 +57,6 @@ def poison(config: RunConfig):
     return tamper
 
 
-def run_poisoned(config: RunConfig) -> Summary:
-    grid = Spy(config)
-    grid.tamper = poison(config)
-    return run(config, grid)
-
-
 def config_of(folder, weights: str) -> RunConfig:
     return make_config(
         folder,
@@ -68,33 +68,59 @@ def config_of(folder, weights: str) -> RunConfig:
     )
 
 
-@pytest.mark.usefixtures("quick")
+def ask_and_combine(config: RunConfig, *, poisoned: bool) -> tuple[float, Ensemble, list[str]]:
+    """The workflow up to the target: the ensemble's AUC on test rows, itself, and the warnings."""
+    grid, simulation = Spy(config), prepare(config)
+    if poisoned:
+        grid.tamper = poison(config)
+    this = Run(
+        name="1",
+        grid=grid,
+        config=config,
+        simulation=simulation,
+        folder=run_folder(config, "1"),
+        progress=Progress(),
+        questions=questions_of(config, simulation),
+        started=datetime.now(UTC),
+    )
+    this.folder.claim(config)
+    ensemble = average(this, phases.labels(this, phases.hello(this)))
+    scores = score(probabilities(ensemble.label(simulation.test.rows)), simulation.test.labels)
+    return scores.auc, ensemble, this.warnings
+
+
 def test_equal_weights_let_one_site_turn_the_ensemble_around(tmp_path) -> None:
-    assert run_poisoned(config_of(tmp_path, "uniform")).metrics.ensemble.auc < 0.5
+    auc, _, _ = ask_and_combine(config_of(tmp_path, "uniform"), poisoned=True)
+    assert auc < 0.5
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("weights", ["agreement", "median", "trimmed"])
 def test_one_lying_site_of_three_does_not_spoil_the_ensemble(tmp_path, weights: str) -> None:
-    summary = run_poisoned(config_of(tmp_path, weights))
-    assert summary.metrics.ensemble.auc > 0.75
-    (warning,) = [each for each in summary.warnings if "disagrees" in each]
+    auc, _, (warning,) = ask_and_combine(config_of(tmp_path, weights), poisoned=True)
+    assert auc > 0.75
     assert warning.startswith(f"{LIAR} disagrees with the other sites by ")
     assert "standard deviations" in warning
-    report = run_folder(config_of(tmp_path, weights), "1").report.read_text(encoding="utf-8")
-    assert "disagrees with the other sites" in report
-    if weights == "agreement":
-        assert "its weight is lowered" in warning
-        assert summary.sites[LIAR].weight < 0.05
+    assert ("its weight is lowered" in warning) == (weights == "agreement")
+
+
+@pytest.mark.parametrize("weights", ["agreement", "median", "trimmed"])
+def test_among_honest_sites_nobody_is_accused(tmp_path, weights: str) -> None:
+    auc, ensemble, warnings = ask_and_combine(config_of(tmp_path, weights), poisoned=False)
+    assert auc > 0.75
+    assert warnings == []
+    assert sum(ensemble.site_shares) == pytest.approx(1.0)
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("weights", ["agreement", "median", "trimmed"])
-def test_among_honest_sites_nobody_is_accused(tmp_path, weights: str) -> None:
-    summary = run(config_of(tmp_path, weights))
-    assert not [each for each in summary.warnings if "disagrees" in each]
-    assert sum(site.weight for site in summary.sites.values()) == pytest.approx(1.0)
-    assert summary.metrics.ensemble.auc > 0.75
+def test_summary_and_report_show_the_lowered_share_and_the_warning(tmp_path) -> None:
+    config = config_of(tmp_path, "agreement")
+    grid = Spy(config)
+    grid.tamper = poison(config)
+    summary = run(config, grid)
+    assert summary.sites[LIAR].weight < 0.05
+    assert any("disagrees with the other sites" in warning for warning in summary.warnings)
+    report = run_folder(config, "1").report.read_text(encoding="utf-8")
+    assert "disagrees with the other sites" in report
 
 
 @pytest.mark.parametrize(
