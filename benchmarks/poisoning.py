@@ -81,7 +81,11 @@ def measure(case: Case, *, attacked: bool) -> Scores:
             ensemble = build_ensemble(releases, responses, asked.basis, weights=weights)
             log_odds = features @ (ensemble.weights[:, 1:] - ensemble.weights[:, :1])
             scores = score(probabilities(log_odds), validation.labels)
-            found[name, weights] = (scores.auc or 0.5, scores.accuracy or 0.0, scores.log_loss or 0.0)
+            found[name, weights] = (
+                scores.auc or 0.5,
+                scores.accuracy or 0.0,
+                scores.log_loss or 0.0,
+            )
     return found
 
 
@@ -102,18 +106,23 @@ def _ask(epsilon: float, proxy: ProxySet, num_classes: int) -> Asked:
 def _lies(asked: Asked, rows: LabelledRows, honest: Sequence[Answer]) -> dict[str, Answer]:
     """What the attacker answers instead; class 1 is the one that matters."""
     shuffled = np.random.default_rng().permutation(rows.labels)
+    inverted = asked.answer(replace(rows, labels=1 - rows.labels))
     # It knows where the others stand from its own honest answer.
     own = honest[ATTACKER][0]
     away = -np.sign(own.log_odds - np.median(own.log_odds))
+    claim = {"noised-count": _CLAIMED_ROWS}
     others = [answer for number, answer in enumerate(honest) if number != ATTACKER]
     return {
-        "class 1 as 0": asked.answer(replace(rows, labels=np.zeros_like(rows.labels))),
-        "labels permuted": asked.answer(replace(rows, labels=shuffled)),
-        "labels inverted": asked.answer(replace(rows, labels=1 - rows.labels)),
-        "crafted, at the bound": _crafted(asked, own, LABEL_BOUND * away, {}),
-        "the same, claims 10^6 rows": _crafted(
-            asked, own, LABEL_BOUND * away, {"noised-count": _CLAIMED_ROWS}
+        "class 1 as 0": asked.answer(
+            replace(rows, labels=np.where(rows.labels == 1, 0, rows.labels))
         ),
+        "labels permuted": asked.answer(replace(rows, labels=shuffled)),
+        "labels inverted": inverted,
+        "labels inverted, claims 10^6 rows": _crafted(
+            asked, inverted[0], inverted[0].log_odds, claim
+        ),
+        "crafted, at the bound": _crafted(asked, own, LABEL_BOUND * away, {}),
+        "crafted, claims 10^6 rows": _crafted(asked, own, LABEL_BOUND * away, claim),
         "patient, claims 10^6 rows": _patient(asked, own, away, others),
     }
 
