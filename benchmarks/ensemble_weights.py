@@ -17,13 +17,14 @@ import numpy as np
 from rich.progress import track
 
 from fedistill.data import LabelledRows, ProxySet, load_table, partition_rows, split_table
-from fedistill.distill.target import WEIGHTINGS, build_ensemble
+from fedistill.distill.target import build_ensemble
 from fedistill.evaluate.metrics import score
 from fedistill.features import proxy_basis
 from fedistill.federation.simulation import ROWS_AT_LEAST
 from fedistill.labels import LabelQuestion, probabilities
 from fedistill.mechanisms import mechanism_named
 
+WEIGHTINGS = "uniform", "agreement"
 SITES = "site_0", "site_1", "site_2"
 BY_SITE = "by site"
 PARTITIONS = {
@@ -64,7 +65,9 @@ def measure(case: Case) -> dict[str, tuple[float, float]]:
     return found
 
 
-def cut(case: Case) -> tuple[ProxySet, list[LabelledRows], LabelledRows]:
+def cut(
+    case: Case, *, names: tuple[str, ...] = SITES
+) -> tuple[ProxySet, list[LabelledRows], LabelledRows]:
     """Proxy set, sites and validation rows; the test rows are dropped unseen."""
     by_site = case.partition == BY_SITE
     table = load_table(case.dataset, site_column="silo" if by_site else "")
@@ -73,7 +76,7 @@ def cut(case: Case) -> tuple[ProxySet, list[LabelledRows], LabelledRows]:
     held, kept = order[: len(split.test.rows)], order[len(split.test.rows) :]
     owners = split.private_site and tuple(split.private_site[row] for row in kept)
     parts = partition_rows(
-        split.private.take(kept), "iid" if by_site else case.partition, SITES, site_of_row=owners
+        split.private.take(kept), "iid" if by_site else case.partition, names, site_of_row=owners
     )
     sites = [rows for rows in parts.values() if len(rows.rows) >= ROWS_AT_LEAST]
     return split.proxy, sites, split.private.take(held)

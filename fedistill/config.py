@@ -172,10 +172,16 @@ class RunConfig(BaseModel):
     colluding_sites: int = Field(
         0, ge=0, le=998, description="sites that may work together with the server"
     )
-    ensemble_weights: Annotated[str, rules.one_of("auto", "agreement", "uniform")] = Field(
+    ensemble_weights: Annotated[
+        str, rules.one_of("auto", "agreement", "uniform", "median", "trimmed")
+    ] = Field(
         "auto",
-        description="how sites count: by noise and public `agreement`, or `uniform`; `auto`: the "
-        "first, or under secure aggregation, which hides single sites, the second",
+        description="how sites count: by noise and public `agreement`, `uniform`, or against sites "
+        "that lie by their `median` or `trimmed` mean; `auto`: the first, or under secure "
+        "aggregation, which hides single sites, the second",
+    )
+    trim: int = Field(
+        1, ge=1, le=499, description="sites that `trimmed` cuts at each end, in every direction"
     )
     student: Annotated[str, rules.one_of("mlp")] = Field(
         "mlp", description="the student's architecture"
@@ -200,6 +206,14 @@ class RunConfig(BaseModel):
             raise ConfigError(
                 f"min-sites={self.min_sites} must be at most num-sites={self.num_sites}: "
                 "lower min-sites"
+            )
+        if self.min_sites < self.sites_needed:
+            raise ConfigError(
+                f"min-sites={self.min_sites} must be at least {self.sites_needed} with "
+                f"ensemble-weights={self.ensemble_weights!r}"
+                + (f" and trim={self.trim}" if self.ensemble_weights == "trimmed" else "")
+                + ", or one site decides alone: raise min-sites"
+                + (" or lower trim" if self.ensemble_weights == "trimmed" else "")
             )
         if self.budget < self.epsilon:
             raise ConfigError(
@@ -271,6 +285,11 @@ class RunConfig(BaseModel):
         if self.rounds == 0:
             return CORRECTION_ROUNDS if self.mechanism == FEDERATED else 1
         return self.rounds
+
+    @property
+    def sites_needed(self) -> int:
+        """Answers below which `ensemble-weights` cannot be computed."""
+        return {"median": 3, "trimmed": 2 * self.trim + 1}.get(self.ensemble_weights, 1)
 
     def mechanism_of(self, site: str) -> tuple[str, str]:
         """Mechanism and teacher of a site."""

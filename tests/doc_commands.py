@@ -43,6 +43,8 @@ COMMANDS = {
     "python -m benchmarks.vs_fedavg_dpsgd --data-dir DIR": HELP,
     "python -m benchmarks.vs_fedavg_dpsgd --data-dir DIR --write-page docs/comparison.md": HELP,
     "python -m benchmarks.ensemble_weights --data-dir DIR": HELP,
+    "python -m benchmarks.poisoning --data-dir DIR": HELP,
+    f"{SIMULATE} -c 'ensemble-weights=\"median\" min-sites=3'": PREPARE,
     "python -m benchmarks.probe_settings --data-dir DIR": HELP,
     "flwr run simulations/hospitals_5 --stream": HOSPITALS_TEST,
     SIMULATE: PREPARE,

@@ -1,4 +1,4 @@
-"""The ensemble target: the sites' answers averaged, then freed of shrinkage and noise.
+"""The ensemble target: the sites' answers combined, then freed of shrinkage and noise.
 
 Post-processing of releases (costs nothing). A mechanism states its answers' law as a
 `LinearResponse`: along the eigenvectors of the proxy set's curvature, answer = gain * truth +
@@ -7,18 +7,22 @@ in every direction to less where proxy rows vary little. Scale and power are fit
 likelihood (empirical Bayes, Efron and Morris 1973), and the target is its posterior mean.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from fedistill.distill.outliers import Outliers, find_outliers, no_outliers
+from fedistill.distill.trimming import largest_trim, trimmed_mean
 from fedistill.distill.weighting import (
     PRIOR_VARIANCES,
     Answers,
+    Combined,
     agreement_weights,
     shares,
     uniform_weights,
+    weighted_mean,
 )
 from fedistill.features import ProxyBasis
 from fedistill.labels import (
@@ -40,11 +44,8 @@ _MODEL_ERRORS = np.geomspace(1 / 8, 8, 7)
 
 _SMALLEST_VARIANCE = 1e-12
 
-WEIGHTINGS: Mapping[str, Callable[[Answers], Floats]] = {
-    "uniform": uniform_weights,
-    "agreement": agreement_weights,
-}
-"""How the answers are averaged, by the name that `ensemble-weights` takes."""
+WEIGHTINGS = "uniform", "agreement", "median", "trimmed"
+"""How the answers are combined, by the name that `ensemble-weights` takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +57,14 @@ class Ensemble:
         weights: (num_features, num_classes), rows sum to zero.
         target: The ensemble's labels on the proxy set.
         site_shares: Share of each site in the answer, in the order of the releases; sum one.
+        outliers: How far each site is from the others; equal weights compare nobody.
     """
 
     basis: ProxyBasis
     weights: Floats
     target: EnsembleTarget
     site_shares: tuple[float, ...]
+    outliers: Outliers
 
     def label(self, rows: npt.NDArray[np.float32]) -> Floats:
         """Log-odds against class 0 of raw rows, (num_rows, num_classes - 1)."""
@@ -74,21 +77,25 @@ def build_ensemble(
     basis: ProxyBasis,
     *,
     weights: str = "uniform",
+    trim: int = 1,
 ) -> Ensemble:
-    """Average the releases and denoise the average.
+    """Combine the releases and denoise what comes of it.
 
     Args:
         releases: One a site, all on the proxy set of `basis`.
         responses: The law of each release, in the same order.
         basis: The proxy set's features and curvature.
-        weights: `uniform` or `agreement`.
+        weights: One of `WEIGHTINGS`.
+        trim: Sites that `trimmed` cuts at each end.
+
+    Raises:
+        ValueError: Too few sites to trim so many.
     """
-    answers = _answers(releases, responses, basis)
-    weight = WEIGHTINGS[weights](answers)
-    average = np.einsum("sf,sfc->fc", weight, answers.values)
-    gain = (weight * answers.gain).sum(axis=0)
-    noise = (weight**2 * answers.noise).sum(axis=0)
-    sampling = (weight**2 * answers.sampling).sum(axis=0) + gain**2 * answers.common
+    answers = answers_of(releases, responses, basis)
+    outliers = no_outliers(len(releases)) if weights == "uniform" else find_outliers(answers)
+    combined = _combine(answers, outliers, weights, trim)
+    average, gain, noise = combined.values, combined.gain, combined.noise
+    sampling = combined.sampling + gain**2 * answers.common
     prior = _prior_variances(average, gain, noise, sampling, basis.eigenvalues)
     variance = noise + sampling
     shrinkage = gain * prior / (gain**2 * prior + variance)
@@ -106,11 +113,25 @@ def build_ensemble(
         basis=basis,
         weights=fitted,
         target=target,
-        site_shares=tuple(shares(weight, answers, basis.eigenvalues)),
+        site_shares=tuple(shares(combined.weights, answers, basis.eigenvalues)),
+        outliers=outliers,
     )
 
 
-def _answers(
+def _combine(answers: Answers, outliers: Outliers, weights: str, trim: int) -> Combined:
+    """All answers as one, in the way that `ensemble-weights` names."""
+    if weights == "uniform":
+        return weighted_mean(answers, uniform_weights(answers))
+    if weights == "agreement":
+        return weighted_mean(answers, agreement_weights(answers, outliers.excess))
+    if weights == "median":
+        return trimmed_mean(answers, largest_trim(len(answers.values)))
+    if weights == "trimmed":
+        return trimmed_mean(answers, trim)
+    raise ValueError(f"weights={weights!r} must be one of {', '.join(WEIGHTINGS)}: choose one")
+
+
+def answers_of(
     releases: Sequence[LabelRelease], responses: Sequence[LinearResponse], basis: ProxyBasis
 ) -> Answers:
     """The releases along the eigenvectors, with what is known of their noise."""
@@ -118,10 +139,11 @@ def _answers(
     gain = np.stack([response.gain for response in responses])
     noise = np.stack([response.noise_variance for response in responses])
     rows = np.stack([response.sampling_variance for response in responses])
-    average = np.mean([release.log_odds for release in releases], axis=0)
-    likely = probabilities(average)
-    curvature = ((likely * (1 - likely)).sum(axis=1) / average.shape[1]).mean()
-    proxies = 1 / (len(average) * max(curvature, 1e-9) * basis.eigenvalues)
+    # The median, since the curvature enters the law of the target and one site might send anything.
+    middle = np.median([release.log_odds for release in releases], axis=0)
+    likely = probabilities(middle)
+    curvature = ((likely * (1 - likely)).sum(axis=1) / middle.shape[1]).mean()
+    proxies = 1 / (len(middle) * max(curvature, 1e-9) * basis.eigenvalues)
     return Answers(
         values=np.stack([to_weights @ _centred(release.log_odds) for release in releases]),
         gain=gain,

@@ -21,6 +21,7 @@ from fedistill.features import proxy_basis
 from fedistill.federation import phases, scoring
 from fedistill.federation.answers import Answers, ask_for_labels
 from fedistill.federation.asking import Wire
+from fedistill.federation.disagreement import disagreements
 from fedistill.federation.progress import Progress
 from fedistill.federation.result import summarize
 from fedistill.federation.run_folder import RunFolder
@@ -130,6 +131,10 @@ def average(this: Run, answers: Answers) -> Ensemble:
         answers.responses,
         proxy_basis(this.simulation.proxy),
         weights=this.config.weighting,
+        trim=this.config.trim,
     )
+    if answers.by_site:
+        for sentence in disagreements(ensemble, list(answers.sites), this.config.weighting):
+            this.warn(sentence)
     target = replace(ensemble.target, num_sites=len(answers.sites))
     return replace(ensemble, target=target)

@@ -1,5 +1,7 @@
 """The ensemble target: posterior means against independent formulas and against the truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from dp_accounting import NoOpDpEvent
@@ -165,3 +167,31 @@ def test_the_stated_std_is_the_spread_around_the_truth(basis, exact_law) -> None
         errors = (ensemble.target.log_odds - exact) / ensemble.target.std
         squares.append(np.square(errors).mean())
     assert 0.85 < np.mean(squares) < 1.2
+
+
+@pytest.mark.parametrize("weights", ["agreement", "median", "trimmed"])
+def test_one_liar_of_five_does_not_turn_the_target_around(basis, weights: str) -> None:
+    """It answers the opposite at the grid's bound; equal weights lose far more of the truth."""
+    truth = draw_truth(basis, scale=2.0)
+    random = np.random.default_rng(5)
+    honest = [
+        release_of(truth + random.normal(scale=0.3, size=truth.shape), basis) for _ in range(4)
+    ]
+    lie = replace(honest[0], codes=(-32767 * np.sign(honest[0].codes)).astype(np.int16))
+    stated = [law(basis, noise=0.2)] * 4 + [law(basis, noise=0.0)]
+    exact = basis.values @ (truth[:, 1:] - truth[:, :1])
+
+    def match(weights: str) -> float:
+        ensemble = build_ensemble([*honest, lie], stated, basis, weights=weights)
+        return float(np.corrcoef(ensemble.target.log_odds.ravel(), exact.ravel())[0, 1])
+
+    assert match(weights) > 0.9
+    assert match("uniform") < match(weights) - 0.05
+
+
+def test_ways_to_combine_are_named(basis) -> None:
+    release = release_of(draw_truth(basis), basis)
+    with pytest.raises(ValueError, match="weights='mean' must be one of uniform, agreement, med"):
+        build_ensemble([release], [law(basis)], basis, weights="mean")
+    with pytest.raises(ValueError, match="trim=1 must be at most 0 for 2 sites"):
+        build_ensemble([release] * 2, [law(basis)] * 2, basis, weights="trimmed")
