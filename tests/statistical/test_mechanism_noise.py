@@ -121,7 +121,7 @@ def rho_between(case: WorstCase, plan: Plan) -> float:
 
 def _rho(draw: Draw, other: Draw) -> float:
     moved = (draw.exact - other.exact).astype(object)
-    return float(int((moved**2).sum()) / (2 * draw.scale**2))
+    return float((moved**2).sum() / (2 * draw.scale**2))
 
 
 @every_mechanism

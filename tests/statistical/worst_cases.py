@@ -109,9 +109,11 @@ class WorstCase:
             return _named(self.mechanism).release(rows, self.proxy, plan)[0]
 
 
-def secret_and_others(num_classes: int = 2) -> tuple[LabelledRows, LabelledRows]:
+def secret_and_others(
+    num_classes: int = 2, num_others: int = 9
+) -> tuple[LabelledRows, LabelledRows]:
     """A few rows with one more of a value and a label of its own, and without it."""
-    others = make_rows(9, num_classes)
+    others = make_rows(num_others, num_classes)
     record = np.array([[SECRET, 0.0, 0.0, 0.0]], np.float32)
     present = replace(
         others,
@@ -191,6 +193,8 @@ def _clipped_forgets(patch: pytest.MonkeyPatch) -> None:
 _TELLS, _SHOUTS = f"{__name__}:Tells", f"{__name__}:Shouts"
 _PRESENT, _ABSENT = secret_and_others()
 _PRESENT_OF_5, _ABSENT_OF_5 = secret_and_others(5)
+# A teacher that saw one class alone is not asked; so many rows give both to each of two teachers.
+_PRESENT_IN_A_SHARD, _ABSENT_IN_A_SHARD = secret_and_others(num_others=60)
 _PRESENT_IN_A_BIN, _ABSENT_IN_A_BIN = one_bin()
 
 WORST_CASES = (
@@ -235,8 +239,8 @@ WORST_CASES = (
     ),
     WorstCase(
         mechanism="sharded",
-        present=_PRESENT,
-        absent=_ABSENT,
+        present=_PRESENT_IN_A_SHARD,
+        absent=_ABSENT_IN_A_SHARD,
         # The record makes two votes for a class one: in every row the check moves, and so do both
         # counts. About half of the rows pass, many more than are answered.
         asked={
