@@ -134,7 +134,7 @@ def test_a_record_costs_what_the_event_says_and_no_more(case: WorstCase) -> None
     plan = case.plan(case.epsilon)
     claimed = mu_of_event(plan.event) ** 2 / 2
     found = [rho_between(case, plan) for _ in range(5)]
-    assert max(found) <= claimed * (1 + 1e-9)
+    assert max(found) <= claimed * (1 + case.rounding)
     assert np.mean(found) >= claimed * case.sharpness
 
 
@@ -143,6 +143,6 @@ def test_a_forgotten_clip_is_noticed(case: WorstCase, monkeypatch: pytest.Monkey
     """The twin's noise is as it should be; only what one record adds is not bounded."""
     plan = case.plan(case.epsilon, **case.provoked)
     claimed = mu_of_event(plan.event) ** 2 / 2
-    assert rho_between(case, plan) <= claimed * (1 + 1e-9)
+    assert rho_between(case, plan) <= claimed * (1 + case.rounding)
     case.forget_clip(monkeypatch)
     assert rho_between(case, plan) > 1.1 * claimed
