@@ -1,4 +1,7 @@
-"""Whether integers follow the discrete Gaussian of a scale, at a stated false-alarm rate."""
+"""Whether noise follows the Gaussian of a scale, at a stated false-alarm rate.
+
+Integers follow the discrete Gaussian, floats the continuous one.
+"""
 
 import numpy as np
 from scipy import stats
@@ -38,7 +41,7 @@ def _starts_of_bins(expected: np.ndarray) -> list[int]:
 
 
 def spread_fits(samples: np.ndarray, scale: float, false_alarm: float = FALSE_ALARM) -> bool:
-    """Two-sided chi-square test of the variance, for scales from 1 up."""
+    """Two-sided chi-square test of the variance; of integers for scales from 1 up."""
     statistic = np.sum((samples / scale) ** 2)
     tail = min(stats.chi2.cdf(statistic, len(samples)), stats.chi2.sf(statistic, len(samples)))
     return bool(2 * tail > false_alarm)
@@ -47,7 +50,7 @@ def spread_fits(samples: np.ndarray, scale: float, false_alarm: float = FALSE_AL
 def follows(samples: np.ndarray, scale: float, false_alarm: float = FALSE_ALARM) -> bool:
     """Both the shape and the spread, each at half of `false_alarm`."""
     half = false_alarm / 2
-    if scale < _FINE_SCALE:
+    if scale < _FINE_SCALE and np.issubdtype(samples.dtype, np.integer):
         shape = fits(samples, scale, half)
     else:
         shape = bool(stats.kstest(samples / scale, "norm").pvalue > half)

@@ -1,23 +1,37 @@
-"""The one sampler of all exact noise, tapped and replaced: twins of it that are wrong on purpose.
+"""What makes noise, tapped and replaced: twins of it that are wrong on purpose.
 
-`add_noise` asks it for each vector that any mechanism noises, whatever module calls.
+`add_noise` asks one exact sampler for each vector that any of our own mechanisms noises, whatever
+module calls. Opacus and InterpretML make the floating-point noise of `dp-sgd` and `dp-ebm`.
 """
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from fedistill.privacy import discrete_gaussian
+from tests.statistical.float_noise import tap_interpret, tap_opacus
 
-Noising = Callable[[list[int]], list[int]]
-Sampler = Callable[[float], Noising]
+Noising = Callable[[list], list]
+"""Exact numbers to noised ones, integers to integers."""
 
-EXACT: Sampler = discrete_gaussian._gaussian
+Source = Callable[[float], Noising]
+"""What makes noise of a scale."""
+
+Sampler = Callable[[Source, float], Noising]
+"""What the mechanism would have made its noise with, and the scale it asks for."""
+
+_DISCRETE: Source = discrete_gaussian._gaussian
+
+
+def as_shipped(source: Source, scale: float) -> Noising:
+    """The noise that the mechanism asks for."""
+    return source(scale)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,8 +39,9 @@ class Draw:
     """A vector that was noised.
 
     Attributes:
-        exact: (size,) int64, what a record's presence may move.
-        noised: (size,) int64, what may leave.
+        exact: (size,) int64, or float64 where a library noises floats; what a record's presence
+            may move.
+        noised: (size,) likewise, what may leave.
         scale: What the mechanism asked for, whatever the sampler then did.
     """
 
@@ -44,17 +59,17 @@ class _NoMoreNoise(BaseException):
 
 
 @contextmanager
-def tapped(sampler: Sampler = EXACT, *, stop_after: int | None = None) -> Iterator[list[Draw]]:
+def tapped(sampler: Sampler = as_shipped, *, stop_after: int | None = None) -> Iterator[list[Draw]]:
     """Let `sampler` make all noise within; gives the draws, in their order.
 
     `stop_after` so many draws the block ends.
     """
     draws: list[Draw] = []
 
-    def listening(scale: float) -> Noising:
-        noising = sampler(scale)
+    def listening(source: Source, scale: float) -> Noising:
+        noising = sampler(source, scale)
 
-        def noise(exact: list[int]) -> list[int]:
+        def noise(exact: list) -> list:
             noised = noising(exact)
             draws.append(Draw(exact=np.array(exact), noised=np.array(noised), scale=scale))
             if len(draws) == stop_after:
@@ -64,13 +79,15 @@ def tapped(sampler: Sampler = EXACT, *, stop_after: int | None = None) -> Iterat
         return noise
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discrete_gaussian, "_gaussian", listening)
+        patch.setattr(discrete_gaussian, "_gaussian", partial(listening, _DISCRETE))
+        tap_opacus(patch, listening)
+        tap_interpret(patch, listening)
         with suppress(_NoMoreNoise):
             yield draws
 
 
 def draws_of(
-    release: Callable[[], object], sampler: Sampler = EXACT, *, times: int = 1
+    release: Callable[[], object], sampler: Sampler = as_shipped, *, times: int = 1
 ) -> list[list[Draw]]:
     """All that is noised in each of several releases, without what is computed from it later.
 
@@ -90,33 +107,42 @@ def told(release: Callable[[], object], draws: Sequence[Draw]) -> list[Draw]:
     """What would have been noised in `release`, had it given what was given in `draws`."""
     earlier = iter(draws)
     with tapped(
-        lambda scale: lambda exact: next(earlier).noised.tolist(), stop_after=len(draws)
+        lambda source, scale: lambda exact: next(earlier).noised.tolist(), stop_after=len(draws)
     ) as found:
         release()
     return found
 
 
 def shrunk(factor: float) -> Sampler:
-    """The exact sampler, of a smaller scale than it is asked for."""
-    return lambda scale: EXACT(factor * scale)
+    """Noise of a smaller scale than it is asked for."""
+    return lambda source, scale: source(factor * scale)
 
+
+_TORCH = torch.Generator()
 
 SEEDED: dict[str, Callable[[], float]] = {
     "numpy": lambda: float(np.random.normal()),
     "random": lambda: random.gauss(0.0, 1.0),
-    "torch": lambda: float(torch.randn((), dtype=torch.float64)),
+    "torch": lambda: float(torch.randn((), dtype=torch.float64, generator=_TORCH)),
 }
-"""Global generators that a program may seed."""
+"""Generators that a program may seed: global ones, and one of torch, whose global one training
+seeds from the operating system."""
 
 
 def seeded(library: str) -> Sampler:
     """Noise of the right spread from a generator that a seed reaches."""
     normal = SEEDED[library]
-    return lambda scale: lambda exact: [value + round(scale * normal()) for value in exact]
+
+    def noise_like(value: float, scale: float) -> float:
+        noise = scale * normal()
+        return round(noise) if isinstance(value, int) else noise
+
+    return lambda source, scale: lambda exact: [value + noise_like(value, scale) for value in exact]
 
 
 def seed_everything(seed: int = 0) -> None:
-    """All global generators to one state."""
+    """All global generators, and that of `seeded`, to one state."""
     np.random.seed(seed)
     random.seed(seed)
     torch.manual_seed(seed)
+    _TORCH.manual_seed(seed)

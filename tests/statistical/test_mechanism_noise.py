@@ -7,10 +7,10 @@ from fedistill.mechanisms import Plan
 from tests.statistical.distinguishing import mu_of_event
 from tests.statistical.noise_law import follows, power
 from tests.statistical.sampler import (
-    EXACT,
     SEEDED,
     Draw,
     Sampler,
+    as_shipped,
     draws_of,
     seed_everything,
     seeded,
@@ -25,16 +25,16 @@ FALSE_ALARM = 1e-6
 """Of each test, for all mechanisms and noise paths together."""
 
 POWER = 0.999
-EPSILON = 1.0
 RELEASES = 200
+FEW_RELEASES = 100
 MANY_RELEASES = 5_000
-MOST_PATHS = 4
+MOST_PATHS = 12
 PER_PATH = FALSE_ALARM / len(WORST_CASES) / MOST_PATHS
 
 
 def noise_paths(case: WorstCase, sampler: Sampler, releases: int) -> list[tuple[np.ndarray, float]]:
     """For each vector that a release noises: its noise over many releases, and the scale."""
-    plan = case.plan(EPSILON)
+    plan = case.plan(case.epsilon)
     drawn = draws_of(lambda: case.release(case.present, plan), sampler, times=releases)
     paths = list(zip(*drawn, strict=True))
     assert 1 <= len(paths) <= MOST_PATHS
@@ -45,25 +45,21 @@ def noise_paths(case: WorstCase, sampler: Sampler, releases: int) -> list[tuple[
 @every_mechanism
 def test_every_noise_path_has_its_law(case: WorstCase) -> None:
     """False alarm 1e-6 over all mechanisms and paths."""
-    for noise, scale in noise_paths(case, EXACT, RELEASES):
+    for noise, scale in noise_paths(case, as_shipped, RELEASES):
         assert follows(noise, scale, PER_PATH)
 
 
 @every_mechanism
-@pytest.mark.parametrize("factor", [0.5, 0.9])
-def test_a_wrong_scale_is_rejected_on_every_path(case: WorstCase, factor: float) -> None:
-    """Power at least 99.9%: half the scale on each path, 10% less on all but those of a single
-    count a release, for which the slow test has enough releases.
-    """
-    for noise, scale in noise_paths(case, shrunk(factor), RELEASES):
-        if factor == 0.5 or len(noise) >= RELEASES * 10:
-            assert power(len(noise), factor, PER_PATH) > POWER
-            assert not follows(noise, scale, PER_PATH)
+def test_half_the_scale_is_rejected_on_every_path(case: WorstCase) -> None:
+    """Power at least 99.9%."""
+    for noise, scale in noise_paths(case, shrunk(0.5), FEW_RELEASES):
+        assert power(len(noise), 0.5, PER_PATH) > POWER
+        assert not follows(noise, scale, PER_PATH)
 
 
 @pytest.mark.slow
 @every_mechanism
-def test_ten_percent_less_is_rejected_on_paths_of_one_count_too(case: WorstCase) -> None:
+def test_ten_percent_less_is_rejected_on_every_path(case: WorstCase) -> None:
     """Power at least 99.9%."""
     for noise, scale in noise_paths(case, shrunk(0.9), MANY_RELEASES):
         assert power(len(noise), 0.9, PER_PATH) > POWER
@@ -72,7 +68,7 @@ def test_ten_percent_less_is_rejected_on_paths_of_one_count_too(case: WorstCase)
 
 def noise_after_a_seed(case: WorstCase, sampler: Sampler) -> np.ndarray:
     """All noise of one release, every global generator having been seeded before."""
-    plan = case.plan(EPSILON)
+    plan = case.plan(case.epsilon)
     seed_everything()
     (draws,) = draws_of(lambda: case.release(case.present, plan), sampler)
     return np.concatenate([draw.noise for draw in draws])
@@ -83,7 +79,7 @@ def test_no_seed_reaches_the_noise(case: WorstCase) -> None:
     """PRIVACY rule 14. 20 integers of scale 1 or more agree with probability below 1e-10 (two of
     them with 1 / (2 sqrt(pi)) at most), and all releases here have more.
     """
-    first, second = (noise_after_a_seed(case, EXACT) for _ in range(2))
+    first, second = (noise_after_a_seed(case, as_shipped) for _ in range(2))
     assert len(first) >= 20
     assert not np.array_equal(first, second)
 
@@ -101,10 +97,10 @@ def test_no_noise_is_used_twice_in_a_release(case: WorstCase) -> None:
     """Vectors of 10 entries and more; equal by chance with probability below 1e-5 at scale 1, and
     1e-11 at the scales here, of 4 and more.
     """
-    plan = case.plan(EPSILON)
+    plan = case.plan(case.epsilon)
     (draws,) = draws_of(lambda: case.release(case.present, plan))
     long = [tuple(draw.noise) for draw in draws if len(draw.noise) >= 10]
-    assert all(draw.scale > 4 for draw in draws)
+    assert all(draw.scale > 4 for draw in draws if np.issubdtype(draw.noise.dtype, np.integer))
     assert len(set(long)) == len(long) >= 1
 
 
@@ -122,7 +118,7 @@ def rho_between(case: WorstCase, plan: Plan) -> float:
 
 def _rho(draw: Draw, other: Draw) -> float:
     moved = (draw.exact - other.exact).astype(object)
-    return float(int((moved**2).sum()) / (2 * draw.scale**2))
+    return float((moved**2).sum() / (2 * draw.scale**2))
 
 
 @every_mechanism
@@ -132,18 +128,18 @@ def test_a_record_costs_what_the_event_says_and_no_more(case: WorstCase) -> None
     The scales are those that reach the sampler, so a plan that asks for less noise than its event
     says is caught here, and one by a part in 1,000 already.
     """
-    plan = case.plan(EPSILON)
+    plan = case.plan(case.epsilon)
     claimed = mu_of_event(plan.event) ** 2 / 2
     found = [rho_between(case, plan) for _ in range(5)]
-    assert max(found) <= claimed * (1 + 1e-9)
+    assert max(found) <= claimed * (1 + case.rounding)
     assert np.mean(found) >= claimed * case.sharpness
 
 
 @every_clip
 def test_a_forgotten_clip_is_noticed(case: WorstCase, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin's noise is as it should be; only what one record adds is not bounded."""
-    plan = case.plan(EPSILON, **case.provoked)
+    plan = case.plan(case.epsilon, **case.provoked)
     claimed = mu_of_event(plan.event) ** 2 / 2
-    assert rho_between(case, plan) <= claimed * (1 + 1e-9)
+    assert rho_between(case, plan) <= claimed * (1 + case.rounding)
     case.forget_clip(monkeypatch)
     assert rho_between(case, plan) > 1.1 * claimed

@@ -9,12 +9,25 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
+from opacus.optimizers import DPOptimizer
 
-from fedistill.data import LabelledRows, ProxySet
+from fedistill.data import LabelledRows, ProxySet, numbers
 from fedistill.labels import LabelRelease
-from fedistill.mechanisms import Plan, clipped, dp_probe, mechanism_named, shard_answers, votes
+from fedistill.mechanisms import (
+    Plan,
+    boosting_machines,
+    clipped,
+    dp_ebm,
+    dp_probe,
+    mechanism_named,
+    shard_answers,
+    votes,
+)
 from fedistill.privacy.grid import to_grid
 from tests.mechanisms.toy import ask, make_proxy, make_rows, without_rows
+
+ONE_COLUMN = ("a",)
 
 SECRET = 1e6
 """A value that one record has in its first column, and no other row."""
@@ -41,7 +54,16 @@ class Shouts(Tells):
     certainty = 3.0
 
 
+def one_layer(inputs: int, classes: int) -> torch.nn.Module:
+    """A network whose gradient for a record is an outer product, of any length."""
+    return torch.nn.Linear(inputs, classes, bias=False)
+
+
 _named = cache(mechanism_named)
+
+
+SMALL_PROXY = make_proxy(24)
+"""Small, so that a release takes a few milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +79,11 @@ class WorstCase:
             in the first vector, so that a twin would not be noticed for sure.
         provoked: Fields of the question that tempt that twin.
         sharpness: Share of the claimed rho that the two data sets use at least.
+        rounding: Relative error of rho, of the floats that it is computed from.
+        codes_keep: Share of the claimed mu that codes and parameters show at least.
+        proxy: What is labelled.
+        epsilon: Of the tests in which it does not matter.
+        resize: Makes the mechanism's public constants smaller.
     """
 
     mechanism: str
@@ -66,26 +93,31 @@ class WorstCase:
     forget_clip: Callable[[pytest.MonkeyPatch], None] | None = None
     provoked: Mapping[str, object] = field(default_factory=dict)
     sharpness: float = 0.99
+    rounding: float = 1e-9
+    codes_keep: float = 0.75
+    proxy: ProxySet = SMALL_PROXY
+    epsilon: float = 1.0
+    resize: Callable[[pytest.MonkeyPatch], None] = lambda patch: None
 
     def plan(self, epsilon: float, **changes: object) -> Plan:
         """A plan of that epsilon at the toy's delta."""
-        question = ask(small_proxy(), self.mechanism, epsilon=epsilon, **{**self.asked, **changes})
-        return _named(self.mechanism).plan(question, small_proxy(), rows_at_least=1)
+        question = ask(self.proxy, self.mechanism, epsilon=epsilon, **{**self.asked, **changes})
+        with pytest.MonkeyPatch.context() as patch:
+            self.resize(patch)
+            return _named(self.mechanism).plan(question, self.proxy, rows_at_least=1)
 
     def release(self, rows: LabelledRows, plan: Plan) -> LabelRelease:
         """The real mechanism's release."""
-        return _named(self.mechanism).release(rows, small_proxy(), plan)[0]
+        with pytest.MonkeyPatch.context() as patch:
+            self.resize(patch)
+            return _named(self.mechanism).release(rows, self.proxy, plan)[0]
 
 
-@cache
-def small_proxy() -> ProxySet:
-    """Small, so that a release takes a few milliseconds."""
-    return make_proxy(24)
-
-
-def secret_and_others(num_classes: int = 2) -> tuple[LabelledRows, LabelledRows]:
+def secret_and_others(
+    num_classes: int = 2, num_others: int = 9
+) -> tuple[LabelledRows, LabelledRows]:
     """A few rows with one more of a value and a label of its own, and without it."""
-    others = make_rows(9, num_classes)
+    others = make_rows(num_others, num_classes)
     record = np.array([[SECRET, 0.0, 0.0, 0.0]], np.float32)
     present = replace(
         others,
@@ -93,6 +125,31 @@ def secret_and_others(num_classes: int = 2) -> tuple[LabelledRows, LabelledRows]
         labels=np.append(others.labels, num_classes - 1),
     )
     return present, others
+
+
+def one_bin() -> tuple[LabelledRows, LabelledRows]:
+    """Many equal rows of class 0, so many that all values share a bin, with one of class 1 and
+    without it.
+    """
+    labels = np.zeros(3_000, np.int64)
+    labels[-1] = 1
+    rows = np.full((len(labels), 1), 0.5, np.float32)
+    present = LabelledRows(columns=ONE_COLUMN, rows=rows, labels=labels, num_classes=2)
+    return present, present.take(np.arange(len(labels) - 1))
+
+
+def few_large_steps(patch: pytest.MonkeyPatch) -> None:
+    """A boosting machine that is soon sure of class 0, so that a record of class 1 has a residual
+    of almost 1; 10 steps rather than 300.
+    """
+    for module in (boosting_machines, dp_ebm):
+        patch.setattr(module, "ROUNDS", 10)
+    patch.setattr(boosting_machines, "LEARNING_RATE", 8.0)
+    # Its cache knows the number of rounds as a constant.
+    patch.setattr(dp_ebm, "_given_epsilon", _given_epsilon)
+
+
+_given_epsilon = cache(dp_ebm._given_epsilon.__wrapped__)
 
 
 def _probe_forgets(patch: pytest.MonkeyPatch) -> None:
@@ -117,6 +174,22 @@ def _sharded_forgets(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _confident_forgets(patch: pytest.MonkeyPatch) -> None:
+    _sharded_forgets(patch)
+    patch.setattr(shard_answers, "votes", lambda integers: integers // shard_answers.LARGEST_SUM)
+
+
+def _sgd_forgets(patch: pytest.MonkeyPatch) -> None:
+    clip_and_accumulate = DPOptimizer.clip_and_accumulate
+
+    def accumulate(optimizer: DPOptimizer) -> None:
+        with pytest.MonkeyPatch.context() as unbounded:
+            unbounded.setattr(optimizer, "max_grad_norm", np.inf)
+            clip_and_accumulate(optimizer)
+
+    patch.setattr(DPOptimizer, "clip_and_accumulate", accumulate)
+
+
 def _clipped_forgets(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(clipped, "clip_matrix", lambda log_odds, clip: to_grid(log_odds, clipped._STEP))
 
@@ -124,6 +197,11 @@ def _clipped_forgets(patch: pytest.MonkeyPatch) -> None:
 _TELLS, _SHOUTS = f"{__name__}:Tells", f"{__name__}:Shouts"
 _PRESENT, _ABSENT = secret_and_others()
 _PRESENT_OF_5, _ABSENT_OF_5 = secret_and_others(5)
+# A teacher that saw one class alone is not asked; so many rows give both to each of two teachers.
+_PRESENT_IN_A_SHARD, _ABSENT_IN_A_SHARD = secret_and_others(num_others=60)
+# Many more than the noise in their count, which everything is divided by.
+_PRESENT_AMONG_MANY, _ABSENT_AMONG_MANY = secret_and_others(5, num_others=300)
+_PRESENT_IN_A_BIN, _ABSENT_IN_A_BIN = one_bin()
 
 WORST_CASES = (
     WorstCase(
@@ -174,6 +252,51 @@ WORST_CASES = (
         provoked={"teacher": _SHOUTS},
     ),
     WorstCase(
+        mechanism="sharded",
+        present=_PRESENT_IN_A_SHARD,
+        absent=_ABSENT_IN_A_SHARD,
+        # The record makes two votes for a class one: in every row the check moves, and so do both
+        # counts. About half of the rows pass, many more than are answered.
+        asked={
+            "answers": "confident",
+            "teacher": _TELLS,
+            "shards": 2,
+            "confidence": 1.0,
+            "queries": 24,
+            "answers_at_most": 4,
+        },
+        forget_clip=_confident_forgets,
+        provoked={"teacher": _SHOUTS},
+        sharpness=0.8,  # rarely fewer rows pass
+    ),
+    WorstCase(
+        mechanism="dp-sgd",
+        present=_PRESENT_AMONG_MANY,
+        absent=_ABSENT_AMONG_MANY,
+        asked={
+            "num_classes": 5,
+            "teacher": f"{__name__}:one_layer",
+            "sgd_steps": 2,
+            "sgd_sampling_rate": 1.0,
+            "sgd_clip": 1e-3,  # far below the length of a gradient
+        },
+        forget_clip=_sgd_forgets,
+        rounding=1e-5,  # sums of float32: a record may move other records' last bits
+    ),
+    WorstCase(
+        mechanism="dp-ebm",
+        present=_PRESENT_IN_A_BIN,
+        absent=_ABSENT_IN_A_BIN,
+        asked={},
+        sharpness=0.8,  # the first step's residual is 1/2
+        codes_keep=0.55,  # the noise of the histogram divides each step, and does not show
+        proxy=ProxySet(
+            schema=numbers(ONE_COLUMN), rows=np.linspace(0, 1, 24, dtype=np.float32)[:, None]
+        ),
+        epsilon=10.0,  # less noise in the histogram, so that its empty bins hold less than one
+        resize=few_large_steps,
+    ),
+    WorstCase(
         mechanism="clipped",
         present=_PRESENT,
         absent=_ABSENT,
@@ -200,4 +323,5 @@ def _each(cases: Iterable[WorstCase]) -> pytest.MarkDecorator:
 
 
 every_mechanism = _each(WORST_CASES)
+at_epsilon_1 = _each(case for case in WORST_CASES if case.epsilon == 1)
 every_clip = _each(case for case in WORST_CASES if case.forget_clip)
