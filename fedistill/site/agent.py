@@ -110,14 +110,7 @@ class LocalAgent:
         with self.ledger() as ledger:
             stored = ledger.cached(question.sha256)
             if stored is not None:
-                release = decode_release(
-                    stored.release,
-                    question=question,
-                    num_rows=len(self.proxy.rows),
-                    event=plan.event,
-                    parameters=mechanism.parameters,
-                )
-                return Answer(release=release, epsilon=0.0, cached=True)
+                return Answer(release=self._decoded(stored, question), epsilon=0.0, cached=True)
             charge = self.charge(ledger, question, plan.event)
             release, teacher = mechanism.release(rows, self.proxy, plan)
             ledger.store(charge, encode_release(release), teacher.weights.tobytes())
@@ -271,6 +264,25 @@ class LocalAgent:
                 sealed=sealed,
             )
         append_receipt(self.receipts_path, receipt)
+
+    def stored(self, question: LabelQuestion) -> LabelRelease | None:
+        """The site's own answer to a question, from its ledger; None where there is none.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
+        with self.ledger() as ledger:
+            stored = ledger.cached(question.sha256)
+        return None if stored is None else self._decoded(stored, question)
+
+    def _decoded(self, stored: StoredRelease, question: LabelQuestion) -> LabelRelease:
+        return decode_release(
+            stored.release,
+            question=question,
+            num_rows=len(self.proxy.rows),
+            event=stored.charge.event,
+            parameters=mechanism_named(question.mechanism).parameters,
+        )
 
     def _close(self) -> None:
         if self._ledger is not None:
