@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedistill.errors import ConfigError
 from fedistill.labels import Floats
 
 _SMALLEST_VARIANCE = 1e-12
@@ -87,7 +88,12 @@ def logit_product(logits: Floats, *, power: float | None = None) -> Combined:
 
     Returns:
         Class probabilities, without std.
+
+    Raises:
+        ConfigError: `power` is out of bounds.
     """
+    if power is not None and not 0 < power < np.inf:
+        raise ConfigError(f"power={power} must be above 0: leave it out for the geometric mean")
     total = logits.sum(axis=0) * (1 / len(logits) if power is None else power)
     exponentials = np.exp(total - total.max(axis=1, keepdims=True))
     return Combined(exponentials / exponentials.sum(axis=1, keepdims=True), None)

@@ -1,4 +1,4 @@
-"""What noise asks of training: weights for sure rows and rare classes, and labels smoothed on a graph.
+"""What noise asks of training: weights for sure rows and rare classes, labels spread on a graph.
 
 Noise drowns rare classes first: their few rows carry little signal beside noise that is the same
 for every class. All of it is post-processing of the target; no private row is read.
@@ -120,8 +120,9 @@ def _distributions(probabilities: Floats) -> Floats:
     """Rows that are non-negative and sum to one; uniform where nothing is positive."""
     positive = np.maximum(probabilities, 0.0)
     totals = positive.sum(axis=1, keepdims=True)
-    uniform = np.full_like(positive, 1 / positive.shape[1])
-    return np.divide(positive, totals, out=uniform, where=totals > 0)
+    shares = np.full_like(positive, 1 / positive.shape[1])
+    np.divide(positive, totals, out=shares, where=totals > 0)
+    return shares
 
 
 def _of_mean_one(weights: Floats) -> Floats:
