@@ -8,15 +8,13 @@ of it hides anything.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fedistill.data import ProxySet
 from fedistill.data.schema import Kind
+from fedistill.distill.encoding import Rows
 from fedistill.errors import ConfigError
-
-Rows = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Combined:
     std: Floats | None
 
 
-def mean(answers: Floats, std: Floats) -> Combined:
+def equally_weighted(answers: Floats, std: Floats) -> Combined:
     """Every site counts the same.
 
     Args:

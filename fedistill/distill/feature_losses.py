@@ -39,7 +39,7 @@ class FeatureMatching(nn.Module):
                 included.
 
         Raises:
-            ConfigError: No depth is named, or shapes at one depth have unlike numbers of axes.
+            ConfigError: No depth is named, or the shapes at one depth do not fit each other.
         """
         super().__init__()
         if not shapes:
@@ -48,15 +48,22 @@ class FeatureMatching(nn.Module):
             {depth: _adapter(depth, *pair) for depth, pair in shapes.items()}
         )
 
-    def forward(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """The loss, a scalar.
 
         Args:
             student: Features by depth, of the shapes that the adapters were made for.
             teacher: The same depths.
+            mask: (batch, length) bool, true where there is a token: features (batch, length, width)
+                of padding do not count. None: there is no padding.
         """
         errors = [
-            _error(adapter(student[depth]), teacher[depth].detach())
+            _error(adapter(student[depth]), teacher[depth].detach(), mask)
             for depth, adapter in self.adapters.items()
         ]
         return torch.stack(errors).mean()
@@ -143,19 +150,23 @@ def attention_score_divergence(student: Tensor, teacher: Tensor, mask: Tensor) -
 
 
 def _adapter(depth: str, student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
-    if len(student) != len(teacher) or len(student) not in (2, 3, 4):
+    kind = len(student)
+    if kind != len(teacher) or kind not in (2, 3, 4) or (kind == 3 and student[1] != teacher[1]):
         raise ConfigError(
             f"shapes[{depth!r}]={tuple(student)}, {tuple(teacher)} must both be (batch, width), "
-            "(batch, length, width) or (batch, channels, height, width): match layers of one kind"
+            "(batch, length, width) of one length or (batch, channels, height, width): match layers "
+            "of one kind"
         )
-    if len(student) == 4:
+    if kind == 4:
         return nn.Conv2d(student[1], teacher[1], kernel_size=1)
     return nn.Linear(student[-1], teacher[-1])
 
 
-def _error(student: Tensor, teacher: Tensor) -> Tensor:
+def _error(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
     if student.dim() == 4:
         student, teacher = _same_size(student, teacher)
+    if student.dim() == 3 and mask is not None:
+        student, teacher = student[mask], teacher[mask]
     return functional.mse_loss(student, teacher)
 
 

@@ -6,11 +6,9 @@ for every class. All of it is post-processing of the target; no private row is r
 
 import numpy as np
 
+from fedistill.distill.trainer import SMALLEST_SPREAD
 from fedistill.errors import ConfigError
 from fedistill.labels import EnsembleTarget, Floats
-
-SMALLEST_SPREAD = 1e-6
-"""Below it a column of the target is constant, in nats."""
 
 _SMALLEST_SHARE = 1e-12
 

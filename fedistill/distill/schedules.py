@@ -119,22 +119,22 @@ def falling_by_stage(
     return Steps(values=values, starts=tuple(length * stage for stage in range(stages)))
 
 
-def alpha_ramp(*, hard_until: int, half_until: int, labelled: bool = True) -> Schedule:
+def alpha_ramp(*, hard_until: int, mixed_until: int, labelled: bool = True) -> Schedule:
     """Share of the soft loss in `hard_and_soft`: 0, then 0.3, then 0.7.
 
     Args:
         hard_until: First step with soft labels, at least 1.
-        half_until: First step at 0.7, above `hard_until`.
+        mixed_until: First step at 0.7, above `hard_until`.
         labelled: Whether public rows with hard labels exist. Without them alpha is 1 throughout.
     """
     if not labelled:
         return Constant(1.0)
-    if not 0 < hard_until < half_until:
+    if not 0 < hard_until < mixed_until:
         raise ConfigError(
-            f"hard_until={hard_until} must be at least 1 and below half_until={half_until}: "
+            f"hard_until={hard_until} must be at least 1 and below mixed_until={mixed_until}: "
             "lower it"
         )
-    return Steps(values=(0.0, 0.3, 0.7), starts=(0, hard_until, half_until))
+    return Steps(values=(0.0, 0.3, 0.7), starts=(0, hard_until, mixed_until))
 
 
 def cosine_with_warm_up(optimizer: Optimizer, *, warm_up: int, total: int) -> LRScheduler:

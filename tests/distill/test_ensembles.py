@@ -7,8 +7,8 @@ from scipy.special import softmax
 from fedistill.distill.ensembles import (
     agreement_weighted,
     deviation_between_sites,
+    equally_weighted,
     logit_product,
-    mean,
     uncertainty_weighted,
 )
 from fedistill.errors import ConfigError
@@ -16,11 +16,11 @@ from fedistill.errors import ConfigError
 RANDOM = np.random.default_rng(4)
 ANSWERS = RANDOM.normal(size=(3, 8, 4))
 STD = RANDOM.uniform(0.2, 2, size=(3, 8, 4))
-COMBINATIONS = [mean, agreement_weighted, uncertainty_weighted]
+COMBINATIONS = [equally_weighted, agreement_weighted, uncertainty_weighted]
 
 
 def test_the_mean_entry_by_entry():
-    combined = mean(ANSWERS, STD)
+    combined = equally_weighted(ANSWERS, STD)
     for row in range(8):
         for place in range(4):
             values = [ANSWERS[site, row, place] for site in range(3)]
@@ -86,8 +86,8 @@ def test_the_deviation_between_sites_is_found(deviation):
 @pytest.mark.statistical
 @pytest.mark.parametrize("combine", COMBINATIONS)
 def test_the_stated_std_is_that_of_the_combined_noise(combine):
-    # 40,000 entries of one truth: the relative spread is 0.35% and the bounds are over eight spreads
-    # wide: false-alarm rate below 1e-6.
+    # 40,000 entries of one truth: the relative spread is 0.35% and the bounds are over eight
+    # spreads wide: false-alarm rate below 1e-6.
     random = np.random.default_rng(7)
     std = np.broadcast_to(np.array([0.5, 1.0, 3.0])[:, None, None], (3, 10_000, 4))
     combined = combine(random.normal(size=std.shape) * std, std)
@@ -97,7 +97,7 @@ def test_the_stated_std_is_that_of_the_combined_noise(combine):
 def test_uncertainty_weights_have_less_noise_than_the_mean():
     std = np.broadcast_to(np.array([0.1, 1.0, 3.0])[:, None, None], (3, 8, 4))
     assert (uncertainty_weighted(ANSWERS, std).std < 0.1).all()
-    assert (mean(ANSWERS, std).std > 1).all()
+    assert (equally_weighted(ANSWERS, std).std > 1).all()
 
 
 def test_the_product_of_distributions_is_normalised_row_by_row():

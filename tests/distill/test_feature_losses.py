@@ -70,6 +70,26 @@ def test_a_teacher_within_reach_of_the_adapters_is_matched_exactly():
     assert loss.item() < 1e-4
 
 
+def test_features_of_padding_do_not_count():
+    matching = FeatureMatching({"deep": ((3, 6, 4), (3, 6, 5))}).double()
+    student, teacher = (torch.tensor(RANDOM.normal(size=(3, 6, width))) for width in (4, 5))
+    tokens = [
+        matching({"deep": student[b : b + 1, :length]}, {"deep": teacher[b : b + 1, :length]})
+        for b, length in enumerate((6, 4, 1))
+    ]
+    expected = (6 * tokens[0] + 4 * tokens[1] + tokens[2]) / 11
+    got = matching({"deep": student}, {"deep": teacher}, torch.tensor(MASK))
+    torch.testing.assert_close(got, expected)
+
+
+def test_gradients_through_adapters_are_those_of_finite_differences():
+    matching = FeatureMatching({"deep": ((2, 2, 4, 4), (2, 3, 2, 2))}).double()
+    student, teacher = torch.tensor(STUDENT[:2, :2, :4, :4]), torch.tensor(TEACHER[:2, :3, :2, :2])
+    assert torch.autograd.gradcheck(
+        lambda features: matching({"deep": features}, {"deep": teacher}), student.requires_grad_()
+    )
+
+
 def test_only_student_and_adapters_learn_from_features():
     matching = FeatureMatching({"deep": ((2, 3, 4, 4), (2, 5, 4, 4))})
     student = torch.randn(2, 3, 4, 4, requires_grad=True)
@@ -80,7 +100,7 @@ def test_only_student_and_adapters_learn_from_features():
     assert all(parameter.grad.abs().sum() > 0 for parameter in matching.parameters())
 
 
-@pytest.mark.parametrize("pair", [((2, 3), (2, 3, 4, 4)), ((2,), (2,))])
+@pytest.mark.parametrize("pair", [((2, 3), (2, 3, 4, 4)), ((2,), (2,)), ((2, 5, 3), (2, 6, 3))])
 def test_layers_of_unlike_kinds_are_refused_by_name(pair):
     with pytest.raises(ConfigError, match=r"shapes\['middle'\]=.*must both be"):
         FeatureMatching({"middle": pair})

@@ -62,9 +62,9 @@ def test_a_rising_temperature_never_falls_and_stays_within_its_ends(warm_up, ste
 
 
 def test_alpha_is_hard_first_where_labels_exist_and_soft_throughout_where_none_do():
-    ramp = alpha_ramp(hard_until=5, half_until=12)
+    ramp = alpha_ramp(hard_until=5, mixed_until=12)
     assert [ramp.at(step) for step in (0, 4, 5, 11, 12, 99)] == [0, 0, 0.3, 0.3, 0.7, 0.7]
-    unlabelled = alpha_ramp(hard_until=5, half_until=12, labelled=False)
+    unlabelled = alpha_ramp(hard_until=5, mixed_until=12, labelled=False)
     assert {unlabelled.at(step) for step in range(30)} == {1.0}
 
 
@@ -144,8 +144,8 @@ def test_an_epoch_beyond_the_stages_is_refused(epoch):
         (lambda: falling_by_stage(stages=1, length=0), "length=0 must be at least 1"),
         (lambda: falling_by_stage(stages=1, length=1, by=-1.0), "by=-1.0 must be at least 0"),
         (lambda: falling_by_stage(stages=1, length=1, first=0.5), "at most first=0.5"),
-        (lambda: alpha_ramp(hard_until=0, half_until=3), "hard_until=0 must be at least 1"),
-        (lambda: alpha_ramp(hard_until=3, half_until=3), "below half_until=3"),
+        (lambda: alpha_ramp(hard_until=0, mixed_until=3), "hard_until=0 must be at least 1"),
+        (lambda: alpha_ramp(hard_until=3, mixed_until=3), "below mixed_until=3"),
         (lambda: stage("warm", 0), "epochs=0 of stage 'warm' must be at least 1"),
         (
             lambda: Stage(name="x", epochs=1, learning_rate=0.0, mix=FOUR_TERMS),
