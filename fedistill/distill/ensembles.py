@@ -5,7 +5,7 @@ The sites' answers are averaged in whatever space they are in: probabilities, lo
 site. `build_ensemble` does more: it also undoes shrinkage and pools what the rows have in common.
 
 Post-processing of releases: no private row is read, nothing is charged. Where secure aggregation
-gives the server sums alone, only the mean can be had.
+gives the server sums alone, only `equally_weighted` and `logit_product` can be had, from sums.
 """
 
 from dataclasses import dataclass

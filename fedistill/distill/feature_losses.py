@@ -154,8 +154,8 @@ def _adapter(depth: str, student: Sequence[int], teacher: Sequence[int]) -> nn.M
     if kind != len(teacher) or kind not in (2, 3, 4) or (kind == 3 and student[1] != teacher[1]):
         raise ConfigError(
             f"shapes[{depth!r}]={tuple(student)}, {tuple(teacher)} must both be (batch, width), "
-            "(batch, length, width) of one length or (batch, channels, height, width): match layers "
-            "of one kind"
+            "(batch, length, width) of one length or (batch, channels, height, width): match "
+            "layers of one kind"
         )
     if kind == 4:
         return nn.Conv2d(student[1], teacher[1], kernel_size=1)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -35,6 +35,7 @@ def test_shares_of_mixup_follow_the_beta_law_and_no_other(alpha):
     assert stats.kstest(shares, stats.beta(1.5 * alpha, 1.5 * alpha).cdf).pvalue < 1e-6
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2000))
 def test_each_pixel_of_cutmix_is_its_own_or_its_partners_in_one_rectangle(seed):
     mixed = cutmix(IMAGES, TARGETS, np.random.default_rng(seed))
@@ -92,6 +93,7 @@ def test_amounts_are_numbers_with_more_than_two_values():
     assert amount_columns(ProxySet(schema=schema, rows=rows)) == (0,)
 
 
+@settings(deadline=None)
 @given(by=st.floats(0, 0.9), seed=st.integers(0, 100))
 def test_amounts_move_by_at_most_the_share_and_nothing_else_moves(by, seed):
     rows = np.random.default_rng(9).normal(size=(40, 4)).astype(np.float32)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
@@ -35,6 +35,7 @@ def test_entropy_is_that_of_the_class_probabilities_and_zero_for_certain_rows():
     assert difficulty_by_entropy(certain).tolist() == [0.0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.floats(0.01, 1))
 def test_no_row_left_out_is_easier_than_one_in_use(values, share):
     difficulty = np.array(values, dtype=float)
@@ -46,6 +47,7 @@ def test_no_row_left_out_is_easier_than_one_in_use(values, share):
         assert difficulty[chosen].max() <= difficulty[others].min()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.floats(0.01, 1))
 def test_weights_are_of_mean_one_on_the_easiest_rows_alone(values, share):
     difficulty = np.array(values, dtype=float)
@@ -54,6 +56,7 @@ def test_weights_are_of_mean_one_on_the_easiest_rows_alone(values, share):
     assert set(np.flatnonzero(weights)) == set(easiest(difficulty, share))
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0, 1), st.floats(0, 1))
 def test_the_share_grows_from_the_first_to_all_rows(first, full, one, other):
     pace = Pace(first_share=first, full_at=full)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
@@ -40,6 +40,7 @@ def test_confidence_by_its_formula_on_target_spreads():
     np.testing.assert_allclose(confidence_weights(target), raw / np.mean(raw))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 50), min_size=2, max_size=20))
 def test_surer_rows_count_more_and_weights_have_mean_one(std):
     weights = confidence_weights(make_target(np.array(std)[:, None]))

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedistill.distill.loss_mix import FOUR_TERMS
@@ -30,6 +30,7 @@ def test_the_falling_temperature_loses_one_a_stage_from_four():
     assert [schedule.at(step) for step in (0, 9, 10, 19, 20, 30, 500)] == [4, 4, 3, 3, 2, 1, 1]
 
 
+@settings(deadline=None)
 @given(
     stages=st.integers(1, 12),
     length=st.integers(1, 50),
@@ -53,6 +54,7 @@ def test_the_rising_temperature_waits_and_then_gains_a_tenth_a_step_up_to_eight(
     assert schedule.at(51) == schedule.at(10_000) == 8
 
 
+@settings(deadline=None)
 @given(warm_up=st.integers(0, 50), step=st.integers(0, 200), by=st.floats(0.01, 3))
 def test_a_rising_temperature_never_falls_and_stays_within_its_ends(warm_up, step, by):
     schedule = Rising(warm_up=warm_up, by=by)
@@ -98,6 +100,7 @@ def test_the_search_scores_each_candidate_once_and_takes_the_best():
     assert found.scores[4.0] == pytest.approx(-0.64)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.5, 1.0, 2.0, 4.0]), min_size=1, unique=True))
 def test_of_equal_scores_the_lowest_temperature_wins_whatever_the_order(candidates):
     assert search_temperature(candidates, lambda _: 0.7).best == min(candidates)
@@ -116,6 +119,7 @@ def test_candidates_out_of_bounds_are_refused_before_any_is_scored(candidates):
         search_temperature(candidates, lambda _: pytest.fail("scored"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5))
 def test_every_epoch_is_in_exactly_one_stage_in_order(lengths):
     stages = [stage(str(number), epochs) for number, epochs in enumerate(lengths)]
