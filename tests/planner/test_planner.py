@@ -214,6 +214,17 @@ def test_mechanisms_of_another_guarantee_are_not_mixed_in() -> None:
     assert {"dp-probe", "dp-sgd", "dp-ebm", "votes", "sharded", "clipped"} <= set(names)
 
 
+def test_what_only_sums_over_sites_can_show_is_tried_if_asked_for() -> None:
+    rows = public_rows().rows
+    names, skipped = _runnable(Request(**QUICK), rows, 2)
+    assert "corrections" not in names
+    assert "ask by --mechanism" in skipped["corrections"]
+    assert _runnable(Request(mechanisms=("corrections",), **QUICK), rows, 2) == (
+        ["corrections"],
+        {},
+    )
+
+
 def test_the_planner_knows_neither_sites_nor_federation() -> None:
     for path in Path("fedistill/planner").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
