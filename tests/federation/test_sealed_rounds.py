@@ -323,6 +323,8 @@ class TestMaliciousServer:
             {"bound": 5},
             {"grid": 1.0},
             {"proxy_sha256": "ab" * 32},
+            {"config_sha256": "ab" * 32},
+            {"round": 2},
         ],
     )
     def test_terms_that_do_not_fit_the_question_are_refused(self, config, changes) -> None:
