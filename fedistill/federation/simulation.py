@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from dp_accounting import ZCDpEvent
 
 from fedistill.config import RunConfig
 from fedistill.data import (
@@ -263,6 +262,8 @@ def _budget_alone(config: RunConfig) -> float | None:
     """
     if config.trust == "none":
         return None
+    from dp_accounting import ZCDpEvent
+
     rho = calibrate_rho(config.budget, config.delta)
     alone = ZCDpEvent(config.min_honest_sites * rho * (1 + SPLIT_MARGIN))
     return epsilon_of(alone, config.delta, Adjacency.ADD_REMOVE)

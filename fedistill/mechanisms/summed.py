@@ -16,11 +16,10 @@ and known to nobody but them, and `alone`, which holds against all others togeth
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
-from dp_accounting import ComposedDpEvent, DpEvent, ZCDpEvent
 
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
@@ -35,6 +34,9 @@ from fedistill.mechanisms.sum_vectors import (
     opened,
     sum_vector,
 )
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
 
 Integers = npt.NDArray[np.int64]
 
@@ -55,7 +57,7 @@ class SumPlan(Plan):
         largest: Every integer that a site sends lies in [-largest, largest].
     """
 
-    alone: DpEvent
+    alone: "DpEvent"
     vectors: tuple[SumVector, ...]
     largest: int
 
@@ -255,6 +257,8 @@ def counted(noised_count: float, plan: SumPlan, num_sites: int) -> float:
     return max(noised_count, float(plan.rows_at_least * num_sites), 1.0)
 
 
-def _composed(rhos: Sequence[float]) -> DpEvent:
+def _composed(rhos: Sequence[float]) -> "DpEvent":
+    from dp_accounting import ComposedDpEvent, ZCDpEvent
+
     events = [ZCDpEvent(rho) for rho in rhos]
     return events[0] if len(events) == 1 else ComposedDpEvent(events)

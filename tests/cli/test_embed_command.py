@@ -103,7 +103,10 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
         embed_file(path, tmp_path / "out.csv", column="text", encoder=LETTERS, force=False)
 
 
-def test_the_command_says_what_it_wrote(fedistill: Command, tmp_path: Path) -> None:
+def test_the_command_says_what_it_wrote(
+    fedistill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the encoder is of these tests
     file, out = write(tmp_path / "in.csv"), tmp_path / "out.csv"
     arguments = ("data", "embed", str(file), str(out), "--column", "text", "--encoder", LETTERS)
     done = fedistill(*arguments)

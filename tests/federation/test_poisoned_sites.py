@@ -12,6 +12,7 @@ from fedistill.distill.target import Ensemble
 from fedistill.errors import ConfigError
 from fedistill.evaluate.metrics import score
 from fedistill.federation import messages, phases
+from fedistill.federation.answers import ask_for_labels
 from fedistill.federation.progress import Progress
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import prepare_data, question_of, questions_of
@@ -84,7 +85,7 @@ def ask_and_combine(config: RunConfig, *, poisoned: bool) -> tuple[float, Ensemb
         started=datetime.now(UTC),
     )
     this.folder.claim(config)
-    ensemble = average(this, phases.labels(this, phases.hello(this)))
+    ensemble = average(this, ask_for_labels(this, phases.hello(this)))
     scores = score(probabilities(ensemble.label(simulation.test.rows)), simulation.test.labels)
     return scores.auc, ensemble, this.warnings
 

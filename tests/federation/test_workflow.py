@@ -64,7 +64,8 @@ def test_only_noised_integers_and_public_names_cross_the_wire(config) -> None:
         assert not content.array_records
         assert not content.metric_records
         if action == messages.HELLO:
-            assert set(content["hello"]) == {"sites"}
+            assert set(content["hello"]) == {"sites", "identities"}
+            assert set(content["hello"]["identities"]) == {b""}
             continue
         record = content["release"]
         assert set(record) == {"site", "status", "release"}

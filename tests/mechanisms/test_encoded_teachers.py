@@ -12,7 +12,7 @@ from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import PolicyRefusal
 from fedistill.features import TeacherColumns
 from fedistill.labels import LabelRelease, probabilities
-from fedistill.mechanisms import dp_ebm, dp_sgd, mechanism_named, sharded
+from fedistill.mechanisms import dp_ebm, dp_sgd, mechanism_named, private_model, sharded
 from fedistill.mechanisms.clipped import teacher_log_odds
 from tests.encoders import proxy_with
 from tests.mechanisms.toy import ask
@@ -62,17 +62,21 @@ def test_a_teacher_learns_what_only_the_encoder_shows(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "trains", "num_learned"),
     [
-        ("sharded", (sharded, "sum_of_answers"), lambda given: sum(len(y) for _, y in given[1])),
-        ("dp-sgd", (dp_sgd, "train"), lambda given: len(given[1])),
-        ("dp-ebm", (dp_ebm, "train_and_answer"), lambda given: len(given[0])),
+        (
+            "sharded",
+            (sharded, sharded, "sum_of_answers"),
+            lambda given: sum(len(y) for _, y in given[1]),
+        ),
+        ("dp-sgd", (private_model, dp_sgd, "train"), lambda given: len(given[1])),
+        ("dp-ebm", (private_model, dp_ebm, "train_and_answer"), lambda given: len(given[0])),
     ],
 )
 def test_a_row_that_the_encoder_cannot_read_is_neither_counted_nor_learned(
     name, trains, num_learned, monkeypatch
 ) -> None:
-    module, function = trains
+    counts, module, function = trains
     counted, learned = [], []
-    noise, train = module.add_noise, getattr(module, function)
+    noise, train = counts.add_noise, getattr(module, function)
 
     def add_noise(exact, scale):
         counted.append(exact)
@@ -82,7 +86,7 @@ def test_a_row_that_the_encoder_cannot_read_is_neither_counted_nor_learned(
         learned.append(num_learned(given))
         return train(*given, **named)
 
-    monkeypatch.setattr(module, "add_noise", add_noise)
+    monkeypatch.setattr(counts, "add_noise", add_noise)
     monkeypatch.setattr(module, function, spied)
     rows = crossed(200, seed=2)
     rows.rows[::4] = 1e6

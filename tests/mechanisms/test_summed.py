@@ -179,7 +179,7 @@ def test_a_plan_sees_no_private_rows_and_nothing_takes_a_generator(name) -> None
         ("dp-probe", {}),
         ("votes", {"cells": 40}),
         ("sharded", {"teacher": "", "shards": 20, "queries": 200}),
-        ("clipped", {"teacher": "", "epsilon": 60.0, "clip_norm": 40.0}),
+        ("clipped", {"teacher": "", "epsilon": 99.0, "clip_norm": 40.0}),
     ],
 )
 def test_with_enough_rows_the_sum_learns_the_classes(proxy, name, changes, num_classes) -> None:
