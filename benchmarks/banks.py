@@ -2,7 +2,7 @@
 
     python -m benchmarks.banks
 
-Every row is a whole run: real messages, ledgers and releases with fresh noise, in one process.
+Every row is a whole run, without secure aggregation: real messages, ledgers and releases with fresh noise, in one process.
 Scores are of the shipped file on the fixed public test split. Seeds reach training only; between
 two runs the noise differs too. A finished row is kept in `--results` and not run again.
 """
@@ -67,6 +67,7 @@ def measure(row: Row) -> Result:
         config = RunConfig.from_flat(
             {
                 "dataset": "credit_default",
+                "secure-aggregation": False,
                 "site-names": "bank_a,bank_b,bank_c",
                 "partition": row.partition,
                 "epsilon": row.epsilon,
