@@ -1,7 +1,7 @@
 """Keys that each side makes for itself, and the files that introduce the sides to each other.
 
-    site:         site init          -> request.json   (public parts, signed by the keys it names)
-    coordinator:  provision sign     -> SITE.kit.zip   (server, certificate authority, roster, signed)
+    site:         site init          -> request.json   (public keys, signed by themselves)
+    coordinator:  provision sign     -> SITE.kit.zip   (server, authority, roster; signed)
     site:         site join          -> site.toml, ca.crt, pins.toml
 
 No private key is ever in a file that travels. Both files may travel in the open: what makes them

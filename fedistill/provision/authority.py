@@ -1,9 +1,9 @@
 """The project's key, its certificate authority, and the server's certificate.
 
 One EC P-384 key is the project's. It signs X.509 certificates, which are DER and begin with byte
-0x30, and startup kits, which are signed as texts that begin with `fedistill startup kit`: no signature
-of one is a signature of the other. Its fingerprint, SHA-256 of the DER SubjectPublicKeyInfo, is all
-that a site has to compare, and a renewal of the certificates keeps it.
+0x30, and startup kits, which are signed as texts that begin with `fedistill startup kit`: no
+signature of one is a signature of the other. Its fingerprint, SHA-256 of the DER
+SubjectPublicKeyInfo, is all that a site has to compare, and a renewal of the certificates keeps it.
 """
 
 import hashlib
@@ -96,7 +96,9 @@ def make_server_certificate(
     key_identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
         _builder(_name(hosts[0][:64]), issuer.subject, public, now=now, days=days)
-        .add_extension(x509.SubjectAlternativeName([_alternative(n) for n in names]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([_alternative(n) for n in names]), critical=False
+        )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

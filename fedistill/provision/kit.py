@@ -4,7 +4,7 @@ Members, all of them and no others:
 
     manifest.json   format, project, serial, site, its two keys, times, sha256 and size of the rest
     manifest.sig    the project's signature of manifest.json (fedistill.provision.authority)
-    ca.crt          the project's certificate, whose key signed; its fingerprint is compared by people
+    ca.crt          the project's certificate, whose key signed; people compare its fingerprint
     server.json     address, host and port of the server
     roster.json     name, identity and SuperNode key of each site that takes part
 
@@ -164,8 +164,8 @@ def read_kit(content: bytes, *, fingerprint: str, now: datetime) -> Kit:
             raise _changed(f"{name} is not the file that {MANIFEST} lists")
     if min(days_left(certificate, now), (manifest.expires - now).total_seconds()) <= 0:
         raise ProvisionError(
-            f"kit of {manifest.site} expired on {manifest.expires:%Y-%m-%d}: ask the coordinator to "
-            "run fedistill provision renew and to send the new kit"
+            f"kit of {manifest.site} expired on {manifest.expires:%Y-%m-%d}: ask the coordinator "
+            "to run fedistill provision renew and to send the new kit"
         )
     return Kit(
         manifest=manifest,

@@ -143,6 +143,19 @@ def is_host(text: str) -> bool:
     return True
 
 
+def check_name(site: str) -> None:
+    """Refuse what no site can be called.
+
+    Raises:
+        ProvisionError: it is empty, too long, or holds another character.
+    """
+    if not re.fullmatch(NAME, site):
+        raise ProvisionError(
+            f"SITE={site[:80]!r} must have 1 to 63 letters, digits, - or _, and begin with a "
+            "letter or digit: use the name that the coordinator lists"
+        )
+
+
 def address(host: str, port: int) -> str:
     """`host:port`, with brackets round an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""`registry.json`: which sites the coordinator signed and revoked, and the serial number of kits."""
+"""`registry.json`: which sites the coordinator signed and revoked; the kits' serial."""
 
 import json
 from collections.abc import Mapping
@@ -136,8 +136,9 @@ def sign_request(
     same = before is not None and before.supernode == record.supernode
     if before is not None and same and before.revoked is not None:
         raise ProvisionError(
-            f"site={site!r}: these keys were revoked on {before.revoked:%Y-%m-%d}, and Flower takes "
-            "no removed key again: run fedistill site init --new-keys there and sign with --replace"
+            f"site={site!r}: these keys were revoked on {before.revoked:%Y-%m-%d}, and Flower "
+            "takes no removed key again: run fedistill site init --new-keys there, then sign with "
+            "--replace"
         )
     changed = before is not None and (not same or before.identity != record.identity)
     if before is not None and changed and not replace:

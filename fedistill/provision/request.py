@@ -65,16 +65,16 @@ def make_request(
     site: str, identity: SiteKey, supernode: ec.EllipticCurvePrivateKey, *, now: datetime
 ) -> bytes:
     """The file of a site, JSON with a line for each field."""
+    record = SiteRecord(
+        site=site, identity=identity.public, supernode=ssh_key(supernode.public_key())
+    )
+    made = now.astimezone(UTC)
+    text = _signed_text(record, made)
+    signature = supernode.sign(text.encode(), ec.ECDSA(hashes.SHA384())).hex()
     fields = {
         "format": FORMAT,
-        "site": site,
-        "identity": identity.public,
-        "supernode": ssh_key(supernode.public_key()),
-        "made": now.astimezone(UTC).isoformat(),
-    }
-    text = _signed_text(fields)
-    signature = supernode.sign(text.encode(), ec.ECDSA(hashes.SHA384())).hex()
-    fields |= {
+        **record.model_dump(),
+        "made": made.isoformat(),
         "signed_by_identity": identity.sign(Signed.REQUEST, text),
         "signed_by_supernode": signature,
     }
@@ -89,12 +89,9 @@ def parse_request(content: bytes) -> Request:
     """
     try:
         request = Request.model_validate_json(content)
-        fields = json.loads(content)
     except ValidationError as error:
         raise ProvisionError(f"request: {in_words(error)}") from error
-    text = _signed_text(
-        {name: value for name, value in fields.items() if not name.startswith("signed_by_")}
-    )
+    text = _signed_text(request, request.made)
     if not is_signed(request.identity, Signed.REQUEST, text, request.signed_by_identity):
         raise _not_signed("signed_by_identity")
     try:
@@ -126,8 +123,10 @@ def parse_ssh_key(text: str) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def _signed_text(fields: dict[str, str]) -> str:
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+def _signed_text(record: SiteRecord, made: datetime) -> str:
+    # From the parsed fields: two readers of one JSON text may see different values in it.
+    values = (FORMAT, record.site, record.identity, record.supernode, made.isoformat())
+    return "\n".join(values)
 
 
 def _no_key() -> ProvisionError:
