@@ -28,7 +28,7 @@ _LARGEST_FILE = 1 << 20
 
 
 class Membership(BaseModel):
-    """`site.toml`, written by `site join` (kebab-case keys there).
+    """`site.toml`, written by `site join`.
 
     Attributes:
         site: The site's name.
