@@ -179,15 +179,16 @@ def join(folder: SiteFolder, archive: Path, *, fingerprint: str | None, now: dat
     """
     content = files.read(archive, "kit", at_most=LARGEST)
     before = load_membership(folder) if folder.membership.exists() else None
-    if fingerprint is None and before is None:
+    if before is not None:
+        check(before.fingerprint, peek_fingerprint(content), "fingerprint", "the project joined")
+        fingerprint = before.fingerprint if fingerprint is None else fingerprint
+    if fingerprint is None:
         raise ProvisionError(
             "--fingerprint is missing, and the kit says "
             f"{grouped(peek_fingerprint(content))}: compare that with the coordinator by "
             "telephone, then give it"
         )
-    if before is not None:
-        check(before.fingerprint, peek_fingerprint(content), "fingerprint", "the project joined")
-    kit = read_kit(content, fingerprint=fingerprint or before.fingerprint, now=now)  # type: ignore[union-attr]
+    kit = read_kit(content, fingerprint=fingerprint, now=now)
     _check_is_ours(folder, kit)
     if before is not None and kit.manifest.serial < before.serial:
         raise ProvisionError(
