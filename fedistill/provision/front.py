@@ -25,19 +25,28 @@ _OWN = frozenset({"host", "connection", "keep-alive", "te", "trailer", "upgrade"
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
 
-def make_front(superlink: str, verify: ssl.SSLContext) -> Starlette:
+def make_front(
+    superlink: str,
+    verify: ssl.SSLContext | bool = True,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Starlette:
     """The application that forwards.
 
     Args:
         superlink: `HOST:PORT` of the SuperLink.
         verify: Trusts the project's certificate authority.
+        transport: How to reach the SuperLink; None for the network.
     """
     clients: list[httpx.AsyncClient] = []
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with httpx.AsyncClient(
-            base_url=f"https://{superlink}", verify=verify, timeout=_TIMEOUT, trust_env=False
+            base_url=f"https://{superlink}",
+            verify=verify,
+            timeout=_TIMEOUT,
+            trust_env=False,
+            transport=transport,
         ) as client:
             clients.append(client)
             yield
