@@ -66,14 +66,15 @@ def register(workshop: Workshop, *, now: datetime) -> tuple[list[str], list[str]
             each = registry.sites[site]
             if each.is_active(now) == bool(each.node_id):
                 continue
-            node_id = ""
             if each.node_id:
                 _unregister(workshop, each)
+                # Flower takes no removed key again, so an expired site is out as a revoked one is.
+                update = {"node_id": "", "revoked": each.revoked or now}
                 removed.append(site)
             else:
-                node_id = _register(workshop, each)
+                update = {"node_id": _register(workshop, each)}
                 added.append(site)
-            registry = registry.with_site(each.model_copy(update={"node_id": node_id}))
+            registry = registry.with_site(each.model_copy(update=update))
             registry.save(workshop.registry)
         return added, removed
 

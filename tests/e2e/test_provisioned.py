@@ -45,7 +45,7 @@ class Reader:
 
     def own(self, text: str) -> str:
         """The page's text, with this reader's host and ports."""
-        text = text.replace("fl.example.org", "localhost").replace("9092", self.port)
+        text = text.replace("fl.example.org", "127.0.0.1").replace("9092", self.port)
         return text.replace("9093", self.superlink_port)
 
     def follow(self, text: str, code: int = 0) -> str:
@@ -102,7 +102,7 @@ class Reader:
 
     def post(self, port: str, path: str) -> int:
         trust = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
-        url = f"https://localhost:{port}{path}"
+        url = f"https://127.0.0.1:{port}{path}"
         headers = {"content-type": "application/x-protobuf"}
         return httpx.post(url, verify=trust, trust_env=False, headers=headers).status_code
 
