@@ -15,7 +15,9 @@ from fedistill.errors import ProvisionError, RunFailed
 
 if TYPE_CHECKING:
     from fedistill.provision.coordinator import Made
+    from fedistill.provision.nodes import Nodes
     from fedistill.provision.project import Workshop
+    from fedistill.provision.registry import Registration
 
 app = typer.Typer(
     name="provision",
@@ -95,7 +97,8 @@ def register(project: _Project = _DEFAULT) -> None:
     """Tell the SuperLink on this machine which SuperNodes may connect, and which no longer.
 
     Registers sites that were signed; removes those that were revoked, have expired, or got other
-    keys. Doing it again changes nothing. Needs registry.json and the folder flower, no private key.
+    keys. Doing it again changes nothing. It reads project.toml, ca.crt and registry.json, and no
+    private key.
     """
     from fedistill.provision.flower import register as bring_in_line
 
@@ -115,18 +118,25 @@ def revoke(site: _Site, project: _Project = _DEFAULT) -> None:
     SITE is the name of a site that was signed.
 
     Its SuperNode is removed from the SuperLink at once and cannot connect again. Send the new kits,
-    so that the others drop its pin. Exit code 1: revoked here, but the SuperLink did not answer.
+    so that the others drop its pin. Where the SuperLink runs on another machine, copy registry.json
+    there and run fedistill provision register. Exit code 1: revoked here, but the SuperLink did not
+    answer.
     """
     from fedistill.provision import coordinator
-    from fedistill.provision.flower import register as bring_in_line
+    from fedistill.provision.flower import remove
 
     made = coordinator.revoke(_workshop(project), site, now=_now())
     _say_kits(made)
     try:
-        bring_in_line(_workshop(project), now=_now())
+        removed = remove(_workshop(project), now=_now())
     except RunFailed as error:
         raise RunFailed(f"{site} is revoked here, but may still connect: {error}") from error
-    typer.echo(f"{site} is revoked, and its SuperNode removed")
+    if site in removed:
+        typer.echo(f"{site} is revoked, and its SuperNode removed")
+        return
+    typer.echo(f"{site} is revoked, and no SuperNode of it was registered from here")
+    typer.echo("Where the SuperLink runs on another machine, copy registry.json there, and run")
+    typer.echo("fedistill provision register there: until then the site may still connect")
 
 
 @app.command()
@@ -150,17 +160,20 @@ def status(
 ) -> None:
     """Print the project's fingerprint, and each site's with its registration."""
     from fedistill.provision import coordinator
+    from fedistill.provision.authority import fingerprint_of
     from fedistill.provision.fingerprints import grouped
+    from fedistill.provision.nodes import Nodes
     from fedistill.provision.registry import Registry
 
     workshop, now = _workshop(project), _now()
-    fingerprint = coordinator.load_authority(workshop).fingerprint
-    registry = Registry.load(workshop.registry)
+    fingerprint = fingerprint_of(coordinator.load_certificate(workshop))
+    registry, nodes = Registry.load(workshop.registry), Nodes.load(workshop.nodes)
     rows = [
         {
             "site": each.site,
             "fingerprint": each.fingerprint,
-            "state": _state(each.revoked, each.is_active(now), each.node_id),
+            "state": _state(each, now),
+            "superlink": _at_superlink(each.supernode, nodes),
             "expires": each.expires.isoformat(timespec="seconds"),
         }
         for each in sorted(registry.sites.values(), key=lambda each: each.site)
@@ -170,11 +183,11 @@ def status(
         return
     _say_fingerprint("project", fingerprint)
     table = Table(box=None, pad_edge=False)
-    for heading in ("site", "state", "expires", "fingerprint"):
+    for heading in ("site", "state", "superlink", "expires", "fingerprint"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         shown = grouped(row["fingerprint"]).replace("-", " ")
-        table.add_row(row["site"], row["state"], row["expires"][:10], shown)
+        table.add_row(row["site"], row["state"], row["superlink"], row["expires"][:10], shown)
     Console().print(table, markup=False, highlight=False)
 
 
@@ -193,12 +206,16 @@ def front(
     serve(_workshop(project), host=host)
 
 
-def _state(revoked: object, active: bool, node_id: str) -> str:
-    if revoked is not None:
-        return "revoked, still registered" if node_id else "revoked"
-    if not active:
-        return "expired, still registered" if node_id else "expired"
-    return "registered" if node_id else "signed, not registered"
+def _state(registration: "Registration", now: datetime) -> str:
+    if registration.revoked is not None:
+        return "revoked"
+    return "signed" if registration.is_active(now) else "expired"
+
+
+def _at_superlink(key: str, nodes: "Nodes") -> str:
+    if key in nodes.registered:
+        return "registered"
+    return "removed" if key in nodes.removed else "unknown"
 
 
 def _workshop(project: Path) -> "Workshop":

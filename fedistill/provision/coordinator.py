@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import tomli_w
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedistill.errors import ProvisionError
@@ -61,15 +62,15 @@ def init(workshop: Workshop, *, now: datetime) -> Made:
     there = [path for path in made if path.exists()]
     if there:
         raise ProvisionError(
-            f"{there[0]} is there already, and sites trust what was made with it: run fedistill "
-            "provision renew for new certificates, or use another folder for another project"
+            f"{there[0]} is there already, and sites may trust what was made with it: run "
+            "fedistill provision renew for new certificates, use another folder for another "
+            "project, or delete it if nobody got a fingerprint yet"
         )
     private = new_key()
     files.write(workshop.project_key, private_pem(private), mode=files.PRIVATE)
     authority = _certify(workshop, project, private, now)
     registry = Registry()
     registry.save(workshop.registry)
-    write_connection(workshop, project)
     return Made(fingerprint=authority.fingerprint, registry=registry, kits={})
 
 
@@ -132,7 +133,6 @@ def renew(workshop: Workshop, *, now: datetime) -> Made:
     """
     project = Project.load(workshop.project_file)
     _certify(workshop, project, load_authority(workshop).private, now)
-    write_connection(workshop, project)
     expires = now + timedelta(days=project.validity_days)
 
     def change(registry: Registry) -> Registry:
@@ -157,8 +157,7 @@ def load_authority(workshop: Workshop) -> Authority:
         )
     content = files.read_private(workshop.project_key, "project key", at_most=_LARGEST_PEM)
     private = parse_private_key(content, f"project key {workshop.project_key}")
-    content = files.read(workshop.ca, "certificate", at_most=_LARGEST_PEM)
-    certificate = parse_certificate(content, str(workshop.ca))
+    certificate = load_certificate(workshop)
     authority = Authority(private, certificate)
     if certificate.public_key() != private.public_key():
         raise ProvisionError(
@@ -166,6 +165,16 @@ def load_authority(workshop: Workshop) -> Authority:
             f"{fingerprint_of(certificate)[:16]}...: restore both from one backup"
         )
     return authority
+
+
+def load_certificate(workshop: Workshop) -> x509.Certificate:
+    """The certificate authority's certificate.
+
+    Raises:
+        ProvisionError: it is missing or none.
+    """
+    content = files.read(workshop.ca, "certificate", at_most=_LARGEST_PEM)
+    return parse_certificate(content, str(workshop.ca))
 
 
 def write_connection(workshop: Workshop, project: Project) -> None:

@@ -1,6 +1,7 @@
 """Files of provisioning, whole or not there, private ones with mode 0600; and bounded reads."""
 
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def write(path: Path, content: bytes, *, mode: int = PUBLIC) -> None:
     Raises:
         ProvisionError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         try:
             file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

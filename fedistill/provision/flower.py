@@ -19,10 +19,11 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedistill.errors import RunFailed
+from fedistill.errors import ProvisionError, RunFailed
 from fedistill.provision import files
-from fedistill.provision.coordinator import CONNECTION, locked
-from fedistill.provision.project import Workshop
+from fedistill.provision.coordinator import CONNECTION, locked, write_connection
+from fedistill.provision.nodes import Node, Nodes
+from fedistill.provision.project import Project, Workshop
 from fedistill.provision.registry import Registration, Registry
 
 _SECONDS = 60
@@ -51,32 +52,45 @@ def register(workshop: Workshop, *, now: datetime) -> tuple[list[str], list[str]
 
     Raises:
         RunFailed: the SuperLink does not answer or refuses; what was done so far is kept.
+        ProvisionError: a file is missing or wrong, or a site's key was removed before.
+    """
+    removed = remove(workshop, now=now)
+    with locked(workshop):
+        wanted = _wanted(workshop, now)
+        nodes, added = Nodes.load(workshop.nodes), []
+        for key, each in wanted.items():
+            if key not in nodes.registered and key not in nodes.removed:
+                node = Node(site=each.site, node_id=_register(workshop, each))
+                nodes = nodes.with_node(key, node)
+                nodes.save(workshop.nodes)
+                added.append(each.site)
+    for key in nodes.removed:
+        if key in wanted:
+            raise ProvisionError(
+                f"site={wanted[key].site!r}: its SuperNode key was removed from the SuperLink, "
+                "which takes no removed key again: run fedistill site init --new-keys there, then "
+                "sign with --replace"
+            )
+    return added, removed
+
+
+def remove(workshop: Workshop, *, now: datetime) -> list[str]:
+    """Remove SuperNodes of sites that no longer take part, or have other keys: their sites.
+
+    Raises:
+        RunFailed: the SuperLink does not answer or refuses; what was done so far is kept.
         ProvisionError: a file is missing or wrong.
     """
+    write_connection(workshop, Project.load(workshop.project_file))
     with locked(workshop):
-        registry = Registry.load(workshop.registry)
-        added, removed = [], []
-        for old in registry.replaced:
-            _unregister(workshop, old)
-            rest = tuple(each for each in registry.replaced if each != old)
-            registry = registry.model_copy(update={"replaced": rest})
-            registry.save(workshop.registry)
-            removed.append(old.site)
-        for site in sorted(registry.sites):
-            each = registry.sites[site]
-            if each.is_active(now) == bool(each.node_id):
-                continue
-            if each.node_id:
-                _unregister(workshop, each)
-                # Flower takes no removed key again, so an expired site is out as a revoked one is.
-                update = {"node_id": "", "revoked": each.revoked or now}
-                removed.append(site)
-            else:
-                update = {"node_id": _register(workshop, each)}
-                added.append(site)
-            registry = registry.with_site(each.model_copy(update=update))
-            registry.save(workshop.registry)
-        return added, removed
+        wanted, nodes, removed = _wanted(workshop, now), Nodes.load(workshop.nodes), []
+        for key, node in nodes.registered.items():
+            if key not in wanted:
+                _flwr(workshop, node.site, "unregister", node.node_id, CONNECTION)
+                nodes = nodes.without(key)
+                nodes.save(workshop.nodes)
+                removed.append(node.site)
+    return removed
 
 
 def ask_registration(address: str, ca: Path, private: ec.EllipticCurvePrivateKey) -> Known:
@@ -105,15 +119,16 @@ def ask_registration(address: str, ca: Path, private: ec.EllipticCurvePrivateKey
     return Known.UNCLEAR
 
 
+def _wanted(workshop: Workshop, now: datetime) -> dict[str, Registration]:
+    registry = Registry.load(workshop.registry)
+    return {each.supernode: each for each in registry.active(now)}
+
+
 def _register(workshop: Workshop, site: Registration) -> str:
     files.make_folder(workshop.public_key(site.site).parent)
     files.write(workshop.public_key(site.site), f"{site.supernode}\n".encode())
     arguments = ("register", str(workshop.public_key(site.site)), CONNECTION, "--name", site.site)
     return str(_flwr(workshop, site.site, *arguments)["node-id"])
-
-
-def _unregister(workshop: Workshop, site: Registration) -> None:
-    _flwr(workshop, site.site, "unregister", site.node_id, CONNECTION)
 
 
 def _flwr(workshop: Workshop, site: str, *arguments: str) -> dict[str, object]:
@@ -139,7 +154,7 @@ def _flwr(workshop: Workshop, site: str, *arguments: str) -> dict[str, object]:
         said = " ".join(str(answer.get("error-message", "no answer")).split())
         raise RunFailed(
             f"site={site!r} could not be {arguments[0]}ed at the SuperLink ({said[:200]}): start "
-            "the SuperLink on this machine, then run fedistill provision register"
+            "the SuperLink, then run fedistill provision register on its machine"
         )
     return answer
 

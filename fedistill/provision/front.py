@@ -23,6 +23,7 @@ from fedistill.provision.project import Project, Workshop, address
 _FLEET = re.compile(r"/v1/fleet/[a-z]+(-[a-z]+)*")
 _OWN = frozenset({"host", "connection", "keep-alive", "te", "trailer", "upgrade", "date", "server"})
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+_LIMITS = httpx.Limits(max_connections=1000)
 
 
 def make_front(
@@ -45,6 +46,7 @@ def make_front(
             base_url=f"https://{superlink}",
             verify=verify,
             timeout=_TIMEOUT,
+            limits=_LIMITS,
             trust_env=False,
             transport=transport,
         ) as client:

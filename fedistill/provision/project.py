@@ -121,6 +121,11 @@ class Workshop:
         return self.folder / "registry.json"
 
     @property
+    def nodes(self) -> Path:
+        """Which SuperNodes the SuperLink has; written on the server."""
+        return self.folder / "nodes.json"
+
+    @property
     def flower_home(self) -> Path:
         """`FLWR_HOME` of the coordinator: its connection to the SuperLink."""
         return self.folder / "flower"

@@ -23,13 +23,11 @@ class Registration(SiteRecord):
         signed: When.
         expires: When the registration ends; `provision register` then removes it from Flower.
         revoked: When it was revoked; None for a site that takes part.
-        node_id: What the SuperLink calls its SuperNode; "" while it is not registered there.
     """
 
     signed: AwareDatetime
     expires: AwareDatetime
     revoked: AwareDatetime | None = None
-    node_id: str = ""
 
     def is_active(self, now: datetime) -> bool:
         """Whether it takes part."""
@@ -37,19 +35,17 @@ class Registration(SiteRecord):
 
 
 class Registry(BaseModel):
-    """All registrations, by site, and those whose keys were replaced.
+    """All registrations.
 
     Attributes:
         serial: Of the last kits; each change of the roster makes a larger one.
         sites: By name.
-        replaced: Former registrations whose SuperNode is still known to Flower.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     serial: int = 0
     sites: Mapping[Name, Registration] = {}
-    replaced: tuple[Registration, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -146,13 +142,4 @@ def sign_request(
             f"site={site!r} was signed with other keys on {before.signed:%Y-%m-%d}: compare "
             "fingerprints with the site, then sign with --replace"
         )
-    registration = Registration(
-        **record.model_dump(),
-        signed=now,
-        expires=expires,
-        node_id=before.node_id if before is not None and same else "",
-    )
-    replaced = registry.replaced
-    if before is not None and not same and before.node_id:
-        replaced = (*replaced, before)
-    return registry.with_site(registration).model_copy(update={"replaced": replaced})
+    return registry.with_site(Registration(**record.model_dump(), signed=now, expires=expires))

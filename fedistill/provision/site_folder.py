@@ -180,7 +180,8 @@ def join(folder: SiteFolder, archive: Path, *, fingerprint: str | None, now: dat
     content = files.read(archive, "kit", at_most=LARGEST)
     before = load_membership(folder) if folder.membership.exists() else None
     if before is not None:
-        check(before.fingerprint, peek_fingerprint(content), "fingerprint", "the project joined")
+        theirs = peek_fingerprint(content)
+        check(theirs, before.fingerprint, "kit: fingerprint", f"{before.project}, joined before")
         fingerprint = before.fingerprint if fingerprint is None else fingerprint
     if fingerprint is None:
         raise ProvisionError(

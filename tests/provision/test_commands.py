@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -83,8 +82,9 @@ def test_status_says_who_takes_part(
     listed = {
         each["site"]: (grouped(each["fingerprint"]), each["state"]) for each in document["sites"]
     }
-    states = ("registered", "registered", "revoked")
+    states = ("signed", "signed", "revoked")
     assert listed == {site: (sites[site], state) for site, state in zip(SITES, states, strict=True)}
+    assert [each["superlink"] for each in document["sites"]] == [*["registered"] * 2, "removed"]
     table = run("provision", "status")[1]
     assert all(site in table for site in SITES)
 
@@ -104,13 +104,38 @@ def test_replaced_and_expired_sites_are_removed_by_register(
     registry.with_site(ended).save(here.registry)
     code, out, _ = run("provision", "register")
     assert (code, out) == (0, "removed bank_a\nremoved bank_b\nregistered bank_a\n")
-    assert superlink[3:5] == [
-        ("unregister", "bank_a", "101"),
-        ("register", "bank_a", superlink[4][2]),
-    ]
-    assert Registry.load(here.registry).replaced == ()
-    run("provision", "renew")  # does not bring back a key that Flower never takes again
-    assert not Registry.load(here.registry).sites["bank_b"].is_active(datetime.now(UTC))
+    gone = [("unregister", "bank_a", "101"), ("unregister", "bank_b", "102")]
+    assert superlink[3:5] == gone
+    assert superlink[5][:2] == ("register", "bank_a")
+    run("provision", "renew")
+    code, _, err = run("provision", "register")
+    assert code == 2
+    assert "site='bank_b': its SuperNode key was removed" in err
+    assert len(superlink) == 6
+
+
+def test_a_registry_from_another_machine_is_enough_for_the_server(
+    signed: tuple[str, dict[str, str]],
+    here: Workshop,
+    run: Run,
+    superlink: list[tuple[str, ...]],
+    tmp_path: Path,
+) -> None:
+    server = tmp_path / "server"
+    server.mkdir()
+    project = ("--project", str(server / "project.toml"))
+    for asked in (3, 4):
+        for name in ("project.toml", "ca.crt", "registry.json"):
+            (server / name).write_bytes((here.folder / name).read_bytes())
+        assert run("provision", "register", *project)[0] == 0
+        assert len(superlink) == asked  # three registrations, then one removal
+        assert run("provision", "status", *project)[0] == 0
+        if asked == 3:
+            code, out, _ = run("provision", "revoke", "bank_c")
+            assert (code, "until then the site may still connect" in out) == (0, True)
+    assert superlink[-1] == ("unregister", "bank_c", "103")
+    connection = (server / "flower" / "config.toml").read_text()
+    assert str(server / "ca.crt") in connection
 
 
 def test_a_revocation_without_a_superlink_says_that_it_is_half_done(
@@ -126,8 +151,9 @@ def test_a_revocation_without_a_superlink_says_that_it_is_half_done(
     code, _, err = run("provision", "revoke", "bank_c")
     assert code == 1
     assert "bank_c is revoked here, but may still connect" in err
-    assert "start the SuperLink on this machine, then run fedistill provision register" in err
-    assert "still registered" in run("provision", "status")[1]
+    assert "start the SuperLink, then run fedistill provision register on its machine" in err
+    (left,) = json.loads(run("provision", "status", "--format", "json")[1])["sites"][2:]
+    assert (left["state"], left["superlink"]) == ("revoked", "registered")
     assert not here.kit("bank_c").exists()
 
 
@@ -172,7 +198,8 @@ def test_the_default_folder_is_in_fedistill_home(here: Workshop, run: Run, tmp_p
     ("arguments", "said"),
     [
         (("provision", "init", "nowhere.toml"), "nowhere.toml cannot be read (No such file"),
-        (("provision", "status"), "project.key is missing: run fedistill provision init"),
+        (("provision", "status"), "ca.crt cannot be read"),
+        (("provision", "renew"), "project.key is missing: run fedistill provision init"),
         (("provision", "register"), "registry.json cannot be read"),
         (("provision", "sign", "none.json"), "request none.json cannot be read"),
         (("site", "init", "../x"), "SITE='../x' must have 1 to 63 letters"),

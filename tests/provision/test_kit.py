@@ -176,7 +176,7 @@ def test_a_foreign_project_of_the_same_name_is_refused(
         fingerprint=federation.made.fingerprint,
         now=NOW,
     )
-    with pytest.raises(ProvisionError, match="the project joined"):
+    with pytest.raises(ProvisionError, match="must be the fingerprint of banks, joined before"):
         join(federation.folders["bank_a"], theirs.kit("bank_a"), fingerprint=None, now=NOW)
 
 

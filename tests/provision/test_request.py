@@ -134,17 +134,6 @@ def test_revoked_keys_are_not_signed_again(federation: Federation) -> None:
     assert set(made.kits) == {"bank_a", "bank_b", "bank_c"}
 
 
-def test_a_replaced_key_stays_known_until_flower_forgot_it(federation: Federation) -> None:
-    workshop, folder = federation.workshop, federation.folders["bank_a"]
-    registry = Registry.load(workshop.registry)
-    registered = registry.sites["bank_a"].model_copy(update={"node_id": "17"})
-    registry.with_site(registered).save(workshop.registry)
-    init_site(folder, "bank_a", now=NOW, new_keys=True)
-    made = sign(workshop, read_request(folder.request), now=NOW, replace=True)
-    assert [each.node_id for each in made.registry.replaced] == ["17"]
-    assert made.registry.sites["bank_a"].node_id == ""
-
-
 def test_revoking_twice_or_a_stranger_is_refused(federation: Federation) -> None:
     made = revoke(federation.workshop, "bank_c", now=NOW)
     assert set(made.kits) == {"bank_a", "bank_b"}
