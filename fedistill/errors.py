@@ -3,7 +3,8 @@
     FedistillError
     ├── BadInput              what the user gave cannot be used: exit code 2
     │   ├── ConfigError       a run-config key: unknown, out of bounds, at odds with another
-    │   └── DataError         a data set, a row, a label or a path
+    │   ├── DataError         a data set, a row, a label or a path
+    │   └── ProvisionError    a project, a request, a startup kit, a key or a certificate
     ├── Refusal               a site says no; nothing was charged
     │   ├── PolicyRefusal     a clause of the site's policy forbids the question
     │   ├── BudgetExceeded    the population's privacy budget does not hold the charge
@@ -41,6 +42,10 @@ class ConfigError(BadInput):
 
 class DataError(BadInput):
     """A data set cannot be used. Row-dependent: its text never leaves the owner's machine."""
+
+
+class ProvisionError(BadInput):
+    """A project, a request, a startup kit, a key or a certificate cannot be used."""
 
 
 class Refusal(FedistillError):

@@ -12,6 +12,9 @@ HOSPITALS_TEST = (
 MIXED_TEST = (
     "tests/e2e/test_hospitals.py::test_hospitals_of_one_federation_answer_by_unlike_mechanisms"
 )
+PROVISION_TEST = (
+    "tests/e2e/test_provisioned.py::test_the_page_works_and_strangers_and_revoked_sites_stay_out"
+)
 LEDGER_TESTS = "tests/privacy/test_ledger_commands.py"
 EMBED = "fedistill data embed /data/complaints.csv"
 EMBED_TESTS = "tests/cli/test_embed_command.py"

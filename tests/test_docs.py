@@ -15,12 +15,18 @@ from fedistill.config import RunConfig, describe_keys
 from fedistill.errors import ConfigError
 from fedistill.evaluate.summary import Summary
 from fedistill.privacy.receipts import Receipt
-from tests.doc_commands import COMMANDS, HELP, IN_CI, PREPARE, RUN, TUTORIAL_TEST
+from tests.doc_commands import COMMANDS, HELP, IN_CI, PREPARE, PROVISION_TEST, RUN, TUTORIAL_TEST
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/**/*.md", "simulations/*/README.md")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "simulations/*/README.md",
+        "server/*.md",
+        "clients/*.md",
+    )
     for page in ROOT.glob(pattern)
 )
 per_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -48,6 +54,10 @@ def commands(page: Path) -> list[str]:
 COMMANDS |= {
     command: COMMANDS.get(command, TUTORIAL_TEST) for command in commands(ROOT / "docs/tutorial.md")
 }
+
+
+# So does the test of the page about provisioning, against real processes.
+COMMANDS |= dict.fromkeys(commands(ROOT / "docs/provisioning.md"), PROVISION_TEST)
 
 
 @cache

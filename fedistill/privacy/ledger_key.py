@@ -4,6 +4,7 @@ A hash chain shows an edit to whoever has the old head; a signature shows to eve
 holder of the key wrote an entry. Whoever can read the key file can sign, so it has mode 0600.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ class Signed(StrEnum):
     ENTRY = "fedistill ledger entry"
     RELEASE = "fedistill ledger release"
     ANCHOR = "fedistill ledger anchor"
+    REQUEST = "fedistill site request"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ def is_signed(public_key: str, what: Signed, text: str, signature: str) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def fingerprint(public_key: str) -> str:
+    """SHA-256 of a site's public key in hex: what people compare, and what sites pin."""
+    return hashlib.sha256(bytes.fromhex(public_key)).hexdigest()
 
 
 def key_path(ledger: Path) -> Path:
