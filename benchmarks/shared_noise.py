@@ -39,7 +39,7 @@ from fedistill.federation.simulation import ROWS_AT_LEAST
 from fedistill.labels import LabelQuestion, probabilities
 from fedistill.mechanisms.summed import nothing_opened, summable
 
-ROUNDS = (6,)
+ROUNDS = (4,)
 """What `corrections` takes unless `--rounds` says otherwise."""
 
 Score = Callable[[float], float]

@@ -6,7 +6,7 @@ FEDERATED = "corrections"
 """The mechanism whose rounds run over all sites: its sums are what the server works with."""
 
 
-CORRECTION_ROUNDS = 5
+CORRECTION_ROUNDS = 4
 """Rounds that suit it, found on validation rows: `benchmarks/shared_noise.py`."""
 
 

@@ -46,6 +46,7 @@ COMMANDS = {
     "python -m benchmarks.poisoning --data-dir DIR": HELP,
     f"{SIMULATE} -c 'ensemble-weights=\"median\" min-sites=3'": PREPARE,
     "python -m benchmarks.probe_settings --data-dir DIR": HELP,
+    "python -m benchmarks.shared_noise --data-dir DIR": HELP,
     "flwr run simulations/hospitals_5 --stream": HOSPITALS_TEST,
     SIMULATE: PREPARE,
     f"{SIMULATE} -c 'epsilon=0.5 partition=\"iid\"'": PREPARE,
@@ -82,6 +83,7 @@ COMMANDS = {
     f"{SIMULATE} -c 'mechanism=\"votes\"'": PREPARE,
     f"{SIMULATE} -c 'mechanism=\"clipped\"'": PREPARE,
     f"{SIMULATE} -c 'mechanism=\"clipped-site\"'": PREPARE,
+    f"{SIMULATE} -c 'mechanism=\"corrections\"'": PREPARE,
     "fedistill ledger show ~/ledgers/bank_a.ledger.db": (
         f"{LEDGER_TESTS}::test_show_lists_what_was_spent_on_what"
     ),

@@ -81,16 +81,12 @@ def test_every_key_has_a_meaning():
             "float-noise='yes' must be 'refuse' or 'allow': choose one of these",
         ),
         ({"quantize": "int4"}, "quantize='int4' must be 'int8' or 'none': choose one of these"),
-        ({"rounds": 2}, "rounds=2 must be 1: this version offers no other value"),
-        (
-            {"secure-aggregation": True},
-            "secure-aggregation=true must be false: this version offers no other value",
-        ),
+        ({"rounds": 101}, "rounds=101 must be at most 100: lower rounds"),
         (
             {"secure-aggregation": 0},
             "secure-aggregation=0 must be true or false: change its value",
         ),
-        ({"trust": "secagg"}, "trust='secagg' must be 'none': this version offers no other value"),
+        ({"trust": "all"}, "trust='all' must be 'none' or 'secagg': choose one of these"),
         (
             {"ignore-columns": "id,,note"},
             "ignore-columns='id,,note' must be column names with commas between them: remove a",

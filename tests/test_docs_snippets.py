@@ -23,6 +23,7 @@ def python_blocks(page: str) -> list[str]:
 def test_python_is_only_where_it_is_run() -> None:
     pages = [str(page.relative_to(DOCS)) for page in DOCS.glob("**/*.md")]
     assert sorted(page for page in pages if python_blocks(page)) == [
+        "distillation.md",  # run by tests/distill/test_page.py
         "images-and-text.md",  # run by tests/test_docs_commands.py before the page's commands
         "results-folder.md",
         "tutorial.md",

@@ -102,9 +102,10 @@ def _stored(file: Path) -> pa.Table:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             header, *rows = (row for row in csv.reader(lines) if row)
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"FILE={str(file)!r} must be text in UTF-8 ({error.reason}): save it so"
+            f"FILE={str(file)!r} must be text in UTF-8, with cells of at most "
+            f"{csv.field_size_limit()} characters ({error}): save it so, or as Parquet"
         ) from None
     columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
     return pa.table(columns, names=[name.strip() for name in header])

@@ -121,7 +121,8 @@ def budget(
 
     Budget and delta are those of the site's policy: with --run the policy of that run, else the one
     that the last charge was made under. SPENT is everything charged so far, composed. LEFT is the
-    budget less that. NEXT is the largest single question that still fits: more than LEFT, because
+    budget less that. POOLED, where sites shared their noise, is what is spent if all others pool
+    what they know. NEXT is the largest single question that still fits: more than LEFT, because
     releases compose in Renyi divergence. A ledger that is not valid is refused.
     """
     found = _find(path, ledger, run)
@@ -134,13 +135,16 @@ def budget(
             ]
         )
         return
-    table = _table("site", "charges", "budget", "spent", "left", "next", "delta", left=1)
+    pooled = any(each.alone_epsilon > each.spent_epsilon for *_, each in balances)
+    columns = ("site", "charges", "budget", "spent", *["pooled"] * pooled, "left", "next", "delta")
+    table = _table(*columns, left=1)
     for file, _, _, balance in balances:
         table.add_row(
             file.site,
             str(balance.charges),
             f"{balance.budget_epsilon:.4g}",
             f"{balance.spent_epsilon:.4g}",
+            *[f"{balance.alone_epsilon:.4g}"] * pooled,
             _rounded_down(balance.remaining_epsilon),
             _rounded_down(balance.largest_question_epsilon),
             f"{balance.delta:g}",
@@ -230,7 +234,8 @@ def _charges_json(file: LedgerFile) -> dict[str, Any]:
 
 def _charge_json(charge: Charge) -> dict[str, Any]:
     fields = asdict(charge)
-    return {"event" if key == "event_json" else key: value for key, value in fields.items()}
+    names = {"event_json": "event", "alone_json": "alone"}
+    return {names.get(key, key): value for key, value in fields.items()}
 
 
 def _print_json(ledgers: list[dict[str, Any]]) -> None:

@@ -8,9 +8,9 @@ root (1931) turns that into standard deviations. A site beyond `LIMIT` gets a fu
 its own, the one of greatest likelihood: it counts as little as its misfit says, and what it says
 of its own noise saves it nothing.
 
-Only directions beyond the leading ones may lower a weight, because honest sites with unlike class
-shares differ in the leading ones just as a site with false labels does: no server can tell the two
-apart. The score in all directions is for people to read.
+Directions beyond the leading ones decide, because honest sites with unlike class shares differ in
+the leading ones just as a site with false labels does: no server can tell the two apart. All
+directions together lower a weight only from `FAR_LIMIT` on, and are for people to read.
 
 Post-processing of releases: no private row is read, nothing is charged.
 """
@@ -31,6 +31,9 @@ from fedistill.labels import Floats
 
 LIMIT = 5.0
 """Standard deviations from which on a site counts as an outlier."""
+
+FAR_LIMIT = 50.0
+"""The same in all directions, of which the leading ones differ between honest sites too."""
 
 SMALLEST_FEDERATION = 3
 """Sites below which nobody can say who is the outlier."""
@@ -67,22 +70,32 @@ def find_outliers(answers: Answers) -> Outliers:
     num_sites = len(answers.values)
     if num_sites < SMALLEST_FEDERATION:
         return no_outliers(num_sites)
+    trusted, excess = np.ones(num_sites, np.bool_), np.zeros(num_sites)
     beyond = answers.take(informative_directions(answers))
-    trusted = np.ones(num_sites, np.bool_)
-    for _ in range(num_sites):
-        scores, excess = _misfits(beyond, trusted)
-        suspect = np.where(trusted & (excess > 0), scores, -np.inf)
-        left = (num_sites - 1) // 2 - int((~trusted).sum())
-        farthest = np.argsort(-suspect, kind="stable")[:left]
-        found = farthest[suspect[farthest] > max(LIMIT, suspect.max() / 2)]
-        if not len(found):
-            break
-        trusted[found] = False
+    for compared, limit in ((answers, FAR_LIMIT), (beyond, LIMIT)):
+        before = trusted.copy()
+        scores, found = _set_aside(compared, trusted, limit)
+        excess = np.where(before, found, excess)
     overall, _ = _misfits(answers, trusted)
     return Outliers(
         scores=np.where(trusted, overall, np.maximum(overall, scores)),
         excess=np.where(trusted, 0.0, excess),
     )
+
+
+def _set_aside(
+    answers: Answers, trusted: npt.NDArray[np.bool_], limit: float
+) -> tuple[Floats, Floats]:
+    """Take trust from the sites beyond `limit`, in place; all scores and excesses without them."""
+    most = (len(trusted) - 1) // 2
+    while True:
+        scores, excess = _misfits(answers, trusted)
+        suspect = np.where(trusted & (excess > 0), scores, -np.inf)
+        farthest = np.argsort(-suspect, kind="stable")[: most - int((~trusted).sum())]
+        found = farthest[suspect[farthest] > max(limit, suspect.max() / 2)]
+        if not len(found):
+            return scores, excess
+        trusted[found] = False
 
 
 def _misfits(answers: Answers, trusted: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:

@@ -50,16 +50,25 @@ def sentences(comparisons: Mapping[str, Comparison]) -> tuple[str, ...]:
     """Who gains, who does not and for whom it cannot be told, without and with privacy."""
     if not comparisons:
         return ()
-    return (
+    sentences = [
         _sentence(
             "Against a site's own best model without differential privacy",
             {site: each.gain for site, each in comparisons.items()},
-        ),
-        _sentence(
-            "Against its own model with differential privacy",
-            {site: each.gain_private for site, each in comparisons.items()},
-        ),
-    )
+        )
+    ]
+    if has_private(comparisons):
+        sentences.append(
+            _sentence(
+                "Against its own model with differential privacy",
+                {site: each.gain_private for site, each in comparisons.items()},
+            )
+        )
+    return tuple(sentences)
+
+
+def has_private(comparisons: Mapping[str, Comparison]) -> bool:
+    """Whether any site has a model of its own with privacy: not where sites send parts of sums."""
+    return any(each.gain_private.value is not None for each in comparisons.values())
 
 
 def own_comparisons(sites: Mapping[str, SiteComparison]) -> dict[str, Comparison]:

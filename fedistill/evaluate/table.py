@@ -77,16 +77,17 @@ def _scores(summary: Summary) -> RenderableType:
 def _joining(summary: Summary) -> RenderableType:
     """The shared student's AUC less that of each site's own models, on all test rows."""
     title = "Who gains from joining: AUC of the shared student less the own model's"
-    table = _table(title, "site", "rows", "weight", "without DP", "with DP")
+    compared = {name: site.everyone for name, site in summary.sites.items()}
+    private = gains.has_private(compared)
+    table = _table(title, "site", "rows", "weight", "without DP", *["with DP"] * private)
     for name, site in summary.sites.items():
         table.add_row(
             _name(name),
             f"{site.rows:,}",
             "none" if site.weight is None else wording.percent(site.weight),
             gains.with_error(site.everyone.gain),
-            gains.with_error(site.everyone.gain_private),
+            *[gains.with_error(site.everyone.gain_private)] * private,
         )
-    compared = {name: site.everyone for name, site in summary.sites.items()}
     return Group(table, *(Text(sentence) for sentence in gains.sentences(compared)))
 
 

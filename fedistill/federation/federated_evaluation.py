@@ -68,7 +68,7 @@ def _sealed(
         student=sent,
         phase=PHASE,
     )
-    return sum_over_sites(this, roster, ask=ask, round=this.config.num_rounds + 1)
+    return sum_over_sites(this, roster, ask=ask, round=question.round)
 
 
 def _site_by_site(

@@ -5,6 +5,10 @@ of the site which holds the person: the largest over the sites bounds it (parall
 McSherry 2009, "Privacy Integrated Queries"). For someone with a record at every site, all sites'
 releases are about that person, and compose: the accountant adds their Renyi divergences, order by
 order, at the one delta. Under site-level privacy the same holds, a site being all of its records.
+
+Where sites share the noise of a sum, such a person moves the sum once for each site. Then only each
+site's own noise counts for the site's own part, and the parts compose: the sum is post-processing
+of them. So what is added is each charge's cost if all other sites colluded.
 """
 
 from collections.abc import Mapping
@@ -48,7 +52,7 @@ def person_privacy(
 
 
 def _events(config: "RunConfig", folder: RunFolder, site: str) -> "list[DpEvent]":
-    """All that the site was ever charged about its population."""
+    """All that the site ever released about its population, each by the site's own noise."""
     policy = Policy.load(folder.site(site) / "policy.toml")
     with open_ledger(policy, ledger_path(config, folder, site), create=False) as ledger:
-        return [charge.event for charge in ledger.entries()]
+        return [charge.alone for charge in ledger.entries()]

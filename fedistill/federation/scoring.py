@@ -15,8 +15,9 @@ from fedistill.evaluate.reference import central_reference
 from fedistill.evaluate.summary import Metrics
 from fedistill.features import Expansion, proxy_basis
 from fedistill.federation.answers import Answers
+from fedistill.federation.simulation import open_site
 from fedistill.labels import Floats, LabelRelease, probabilities
-from fedistill.mechanisms import mechanism_named
+from fedistill.mechanisms import is_summed, mechanism_named
 
 if TYPE_CHECKING:
     from fedistill.federation.workflow import Run
@@ -71,8 +72,8 @@ def compare_sites(
     """What each site gains from joining: its own models against the shared student.
 
     For simulations only. A site's own private model is its release alone, denoised as the ensemble
-    is, which nobody has where only sums are seen; its own model without privacy is trained on its
-    rows here.
+    is, taken from the site's ledger where the server sees sums only; its own model without privacy
+    is trained on its rows here.
     """
     student = predict_file(compressed.shipped, this.simulation.test.rows)
     names = answers.sites[:MOST_SITES_COMPARED]
@@ -86,7 +87,7 @@ def compare_sites(
         this.progress.step("gains", number, len(names), f"{site} alone")
         models = {
             "local": _alone(this, site),
-            "local_private": _alone_with_privacy(this, site, answers.by_site.get(site)),
+            "local_private": _alone_with_privacy(this, site, _own_release(this, site, answers)),
         }
         compared[site] = SiteComparison(
             rows=len(this.simulation.sites[site].rows),
@@ -110,8 +111,18 @@ def _alone(this: "Run", site: str) -> Floats:
     )
 
 
+def _own_release(this: "Run", site: str, answers: Answers) -> LabelRelease | None:
+    """The site's own labels, as it has them itself; None where it sent integers to be summed."""
+    if answers.by_site:
+        return answers.by_site.get(site)
+    if is_summed(this.questions[site]):
+        return None
+    with open_site(this.config, site, this.folder, this.name) as agent:
+        return agent.stored(this.questions[site])
+
+
 def _alone_with_privacy(this: "Run", site: str, release: LabelRelease | None) -> Floats | None:
-    """The site's own release, denoised, on the test rows; None where it is not to be seen."""
+    """The site's own release, denoised, on the test rows; None where it has none."""
     if release is None:
         return None
     proxy = this.simulation.proxy

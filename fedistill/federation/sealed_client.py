@@ -10,7 +10,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedistill.config import RunConfig
-from fedistill.errors import FedistillError, MessageRefused
+from fedistill.errors import FedistillError, MessageRefused, PolicyRefusal
 from fedistill.federation import sealed_messages
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.sealed_messages import Reply
@@ -28,6 +28,8 @@ def keys(message: Message, context: Context) -> Message:
 
     def step(agent: LocalAgent) -> tuple[SealedRound, Reply]:
         invited = sealed_messages.read_invitation(message.content)
+        if invited.terms.config_sha256 != _config(context).sha256():
+            raise PolicyRefusal("the round's config_sha256 must be that of the run's config")
         if note := prepare_data(_config(context)).notes.get(agent.policy.site):
             log_warning(_folder(context, agent.policy.site), note)
         return sealing.keys(agent, invited.question, invited.terms, invited.stated)

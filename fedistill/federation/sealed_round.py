@@ -105,10 +105,11 @@ def sum_over_sites(
         colluding=this.config.colluding_sites,
         min_honest=this.config.min_honest_sites,
     )
+    warned = len(this.warnings)
     try:
         opened = _run_round(this, roster, terms, ask)
     except TooFewSurvivors as error:
-        raise TooFewSites(str(error)) from error
+        raise TooFewSites("; ".join([str(error), *this.warnings[warned:]])) from error
     _save(this, round, opened)
     return opened
 
@@ -158,7 +159,7 @@ def _run_round(this: "Run", roster: Roster, terms: RoundTerms, ask: Ask) -> Seal
     sites = state.names(state.survivors)
     for site, why in state.refused:
         this.warn(f"{site} sent a message that was refused: {why}")
-    require_sites(len(sites), len(roster.nodes), this.config.min_sites, ())
+    require_sites(len(sites), len(roster.nodes), this.config.min_sites, this.warnings)
     return SealedSum(sites=tuple(site for site in roster.nodes if site in sites), total=total)
 
 
@@ -198,7 +199,7 @@ def _ask(
         if status == OK:
             good[site] = message
         else:
-            this.warn(f"{site} {REASONS[status]} in phase {phase}: the run goes on without it")
+            this.warn(f"{site} {REASONS[status]} in phase {phase}: the round goes on without it")
     return good
 
 

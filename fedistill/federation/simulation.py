@@ -118,6 +118,8 @@ def evaluation_question(config: RunConfig, simulation: Simulation) -> LabelQuest
         proxy_sha256=asked.proxy_sha256,
         trust=asked.trust,
         min_honest_sites=asked.min_honest_sites,
+        round=asked.rounds + 1,  # a sum of its own, after those of the labels
+        rounds=asked.rounds + 1,
         holdout_fraction=asked.holdout_fraction,
     )
 

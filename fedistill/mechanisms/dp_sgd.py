@@ -127,7 +127,7 @@ class DPSGD(PrivateModel):
         prepare = inputs_of(question.teacher, proxy)
         inputs = prepare(rows.rows)[fitting]
         targets = np.eye(question.num_classes, dtype=np.float32)[rows.labels[fitting]]
-        network = network_named(question.teacher, _width(question, proxy), question.num_classes)
+        network = network_named(question.teacher, inputs.shape[1], question.num_classes)
         train(network, inputs, targets, plan.descent(count), generator=secret_generator())
         weights = weights_of(proxy_basis(proxy), logits_of(network, prepare(proxy.rows)))
         return self.answer(weights, proxy, plan, {"noised-count": count})
@@ -248,7 +248,3 @@ def _rehearse(question: LabelQuestion, proxy: ProxySet) -> None:
             f"teacher={question.teacher!r} cannot be trained on public rows "
             f"({type(error).__name__}: {error}): make every parameter take part in the answer"
         ) from error
-
-
-def _width(question: LabelQuestion, proxy: ProxySet) -> int:
-    return int(inputs_of(question.teacher, proxy)(proxy.rows).shape[1])

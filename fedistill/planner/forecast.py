@@ -177,12 +177,21 @@ def _question(
     )
 
 
+_NOT_REHEARSED = {
+    "corrections": "learns by sums over sites, round by round; here each site would answer alone: "
+    "ask by --mechanism"
+}
+
+
 def _runnable(
     request: Request, proxy: ProxySet, num_classes: int
 ) -> tuple[list[str], dict[str, str]]:
     """Mechanisms that can answer, and why others cannot."""
-    names, skipped = [], {}
+    names: list[str] = []
+    skipped = {} if request.mechanisms else dict(_NOT_REHEARSED)
     for name in request.mechanisms or mechanism_names():
+        if name in skipped:
+            continue
         try:
             mechanism = mechanism_named(name)
             question = _question(request, proxy, num_classes, name, request.epsilon)

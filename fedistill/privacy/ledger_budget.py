@@ -26,6 +26,7 @@ class Balance:
         delta: The delta of all the epsilons here.
         budget_epsilon: The population's whole budget.
         spent_epsilon: Epsilon of everything that was ever charged, composed.
+        alone_epsilon: The same as `spent_epsilon` if all other sites pool what they know.
         remaining_epsilon: `budget_epsilon` less `spent_epsilon`, at least 0.
         largest_question_epsilon: Epsilon of the largest single question that still fits: more than
             `remaining_epsilon`, because releases compose in Renyi divergence.
@@ -35,6 +36,7 @@ class Balance:
     delta: float
     budget_epsilon: float
     spent_epsilon: float
+    alone_epsilon: float
     remaining_epsilon: float
     largest_question_epsilon: float
 
@@ -53,6 +55,9 @@ class Balance:
             delta=delta,
             budget_epsilon=budget_epsilon,
             spent_epsilon=spent,
+            alone_epsilon=accountant.epsilon_of(contents.alone_events, delta, adjacency)
+            if events
+            else 0.0,
             remaining_epsilon=max(0.0, budget_epsilon - spent),
             largest_question_epsilon=accountant.largest_epsilon_left(
                 events, budget_epsilon=budget_epsilon, delta=delta, adjacency=adjacency

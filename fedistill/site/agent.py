@@ -71,6 +71,7 @@ class LocalAgent:
     ledger_path: Path
     receipts_path: Path
     _stays_open: bool = field(default=False, init=False, repr=False, compare=False)
+    _users: int = field(default=0, init=False, repr=False, compare=False)
     _ledger: Ledger | None = field(default=None, init=False, repr=False, compare=False)
 
     def __enter__(self) -> Self:
@@ -93,9 +94,11 @@ class LocalAgent:
             Refusal: See `answer`; or the policy wants labels to leave in sums over sites only.
         """
         self.policy.check_sealed(sealed=False)
-        answer = self.answer(question)
-        encoded = encode_release(answer.release)
-        self.write_receipt(question, encoded, epsilon=answer.epsilon, cached=answer.cached)
+        plan, rows = self.plan(question), self.unit_rows
+        with self.ledger():
+            answer = self._answer(plan, rows)
+            encoded = encode_release(answer.release)
+            self.write_receipt(question, encoded, epsilon=answer.epsilon, cached=answer.cached)
         return answer.release
 
     def answer(self, question: LabelQuestion) -> "Answer":
@@ -106,20 +109,16 @@ class LocalAgent:
             BudgetExceeded: The budget does not hold the charge.
             LedgerError: The ledger cannot vouch for the budget.
         """
-        mechanism, plan = mechanism_named(question.mechanism), self.plan(question)
-        rows = self.unit_rows
+        return self._answer(self.plan(question), self.unit_rows)
+
+    def _answer(self, plan: Plan, rows: LabelledRows) -> "Answer":
+        question = plan.question
         with self.ledger() as ledger:
             stored = ledger.cached(question.sha256)
             if stored is not None:
-                release = decode_release(
-                    stored.release,
-                    question=question,
-                    num_rows=len(self.proxy.rows),
-                    event=plan.event,
-                    parameters=mechanism.parameters,
-                )
-                return Answer(release=release, epsilon=0.0, cached=True)
+                return Answer(release=self._decoded(stored, question), epsilon=0.0, cached=True)
             charge = self.charge(ledger, question, plan.event)
+            mechanism = mechanism_named(question.mechanism)
             release, teacher = mechanism.release(self.learned_from(rows), self.proxy, plan)
             ledger.store(charge, encode_release(release), teacher.weights.tobytes())
         return Answer(release=release, epsilon=charge.epsilon, cached=False)
@@ -237,13 +236,15 @@ class LocalAgent:
         """The ledger, opened if it is not; what a policy refuses never comes this far."""
         if self._ledger is None:
             self._ledger = open_ledger(self.policy, self.ledger_path, create=True)
+        self._users += 1
         try:
             yield self._ledger
         except LedgerError:
             self._close()  # its owner may repair it: the next question looks at the disk again
             raise
         finally:
-            if not self._stays_open:
+            self._users -= 1
+            if not self._stays_open and not self._users:
                 self._close()
 
     def write_receipt(
@@ -282,6 +283,25 @@ class LocalAgent:
                 sealed=sealed,
             )
         append_receipt(self.receipts_path, receipt)
+
+    def stored(self, question: LabelQuestion) -> LabelRelease | None:
+        """The site's own answer to a question, from its ledger; None where there is none.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
+        with self.ledger() as ledger:
+            stored = ledger.cached(question.sha256)
+        return None if stored is None else self._decoded(stored, question)
+
+    def _decoded(self, stored: StoredRelease, question: LabelQuestion) -> LabelRelease:
+        return decode_release(
+            stored.release,
+            question=question,
+            num_rows=len(self.proxy.rows),
+            event=stored.charge.event,
+            parameters=mechanism_named(question.mechanism).parameters,
+        )
 
     def _close(self) -> None:
         if self._ledger is not None:

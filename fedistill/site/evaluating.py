@@ -3,6 +3,8 @@
 Policy, student and plan are checked first, then the cost is charged, and only then are rows read.
 """
 
+from collections.abc import Callable
+
 from fedistill.errors import PolicyRefusal
 from fedistill.labels import EVALUATION, EvaluationRelease, LabelQuestion
 from fedistill.mechanisms import SumPlan
@@ -24,11 +26,12 @@ def evaluate(agent: LocalAgent, question: LabelQuestion, sent: bytes) -> Evaluat
         Refusal: See `evaluated_integers`; or the policy wants answers to leave in sums only.
     """
     agent.policy.check_sealed(sealed=False)
-    part = evaluated_integers(agent, question, 1, sent)
-    leaves = part.integers.astype("<i8").tobytes()
-    agent.write_receipt(question, leaves, epsilon=part.epsilon, cached=part.cached)
-    event = planned_evaluation(agent, question, 1).event
-    return EvaluationRelease(counts=part.integers, event=event)
+    plan, noised = _prepared(agent, question, 1, sent)
+    with agent.ledger():
+        part = charged_part(agent, question, plan, noised)
+        leaves = part.integers.astype("<i8").tobytes()
+        agent.write_receipt(question, leaves, epsilon=part.epsilon, cached=part.cached)
+    return EvaluationRelease(counts=part.integers, event=plan.event)
 
 
 def planned_evaluation(agent: LocalAgent, question: LabelQuestion, num_sites: int) -> SumPlan:
@@ -58,6 +61,13 @@ def evaluated_integers(
         Refusal: See `planned_evaluation`, `read_student` and `Ledger.charge`; or the student is
             larger than the policy allows.
     """
+    return charged_part(agent, question, *_prepared(agent, question, num_sites, sent))
+
+
+def _prepared(
+    agent: LocalAgent, question: LabelQuestion, num_sites: int, sent: bytes
+) -> tuple[SumPlan, Callable[[], Integers]]:
+    """What it costs, and what may be called once that is charged; all that can be refused is."""
     plan, rows = planned_evaluation(agent, question, num_sites), agent.unit_rows
     agent.policy.check_student(sent)
     student = read_student(
@@ -70,4 +80,4 @@ def evaluated_integers(
     def noised() -> Integers:
         return noised_tables(agent.held_out(rows), student.answer, student.edges, plan)
 
-    return charged_part(agent, question, plan, noised)
+    return plan, noised

@@ -84,6 +84,7 @@ def keys(
     """
     agent.policy.check_round(terms)
     _check("proxy_sha256", terms.proxy_sha256, question.proxy_sha256)
+    _check("round", terms.round, question.round)
     _check("question", question, bound_to(terms, question))
     if is_summed(question) or question.mechanism == EVALUATION:
         planned = planned_evaluation if question.mechanism == EVALUATION else plan_sum

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedistill.distill.outliers import LIMIT, find_outliers
+from fedistill.distill.outliers import FAR_LIMIT, LIMIT, find_outliers
 from fedistill.distill.weighting import Answers, agreement_weights
 from tests.distill.test_weighting import draw_answers
 
@@ -92,15 +92,19 @@ def test_of_two_sites_nobody_can_say_which_is_wrong(num_sites: int) -> None:
     assert (found.excess == 0).all()
 
 
-def test_leading_directions_alone_lower_no_weight_but_are_told() -> None:
+@pytest.mark.parametrize(("shift", "lowered"), [(4.0, False), (300.0, True)])
+def test_leading_directions_alone_lower_a_weight_only_from_afar(
+    shift: float, lowered: bool
+) -> None:
     """Honest sites with unlike class shares differ there, as one with flipped labels does."""
-    answers, _ = draw_answers(noise=(0.1,) * 4, features=60)
+    answers, _ = draw_answers(noise=(1.0,) * 4, features=60)
     changed = answers.values[1].copy()
-    changed[-10:] += np.array([-30.0, 30.0])
+    changed[-10:] += np.array([-shift, shift])
     found = find_outliers(with_answer(answers, 1, changed))
-    assert (found.excess == 0).all()
-    assert found.scores[1] > LIMIT
+    assert (found.excess > 0).tolist() == [False, lowered, False, False]
     assert found.scores.argmax() == 1
+    assert found.scores[1] > LIMIT
+    assert (found.scores[1] > FAR_LIMIT) == lowered
 
 
 def test_the_order_of_the_sites_does_not_matter() -> None:

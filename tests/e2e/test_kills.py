@@ -1,6 +1,7 @@
 """kill -9 in every phase: no release without its charge, and the same command goes on after it."""
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,8 @@ pytestmark = pytest.mark.e2e
 
 # Many steps, so that a site is at work for a while between its charge and its release. The budget
 # holds a second charge: what a killed site paid for nothing stays paid.
-CONFIG = "probe-steps=200 budget-epsilon=2.0 phase-timeout=60.0"
+CONFIG = "probe-steps=200 budget-epsilon=2.0 phase-timeout=60.0 secure-aggregation=false"
+SEALED = CONFIG.replace("false", "true")
 
 LATER_PHASES = ("student", "compression", "evaluate")
 DIED = "Flower's simulation process died"
@@ -53,7 +55,12 @@ def words(process: psutil.Process) -> list[str]:
 @pytest.mark.parametrize(
     ("phase", "victim", "reason"),
     [
-        ("labels", client_worker, "sites answered, min-sites=2: bank_"),
+        pytest.param(
+            "labels",
+            client_worker,
+            "sites answered, min-sites=2: bank_",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("labels", everything, "", marks=pytest.mark.slow),
         *(
             pytest.param(phase, simulation_process, DIED, marks=pytest.mark.slow)
@@ -102,6 +109,42 @@ def test_a_kill_wastes_budget_at_worst_and_the_run_goes_on(
         assert after.releases[: len(before.releases)] == before.releases
     for name, release in answered.items():
         assert (run / "checkpoints" / name).read_bytes() == release
+
+
+@pytest.mark.parametrize(
+    ("victim", "reason"),
+    [
+        (client_worker, "too few sites: 0 of 3 survived"),
+        pytest.param(simulation_process, DIED, marks=pytest.mark.slow),
+        pytest.param(everything, "", marks=pytest.mark.slow),
+    ],
+)
+def test_a_sealed_round_that_is_cut_short_begins_anew_and_gives_the_same_answers(
+    flower: Flower, quick: str, victim: Callable[[Flower], set[psutil.Process]], reason: str
+) -> None:
+    run, ledgers = flower.folder / "run", flower.folder / "ledgers"
+    config = f'{quick} {SEALED} output-dir="{run}" ledger-dir="{ledgers}"'
+    with started(flower, config) as process:
+        wait_until(lambda: reached(flower, "labels", ledgers), process)
+        family = flower.family()
+        for each in victim(flower):
+            each.kill()
+        _, errors = process.communicate(timeout=120)
+    assert reason in errors
+    assert none_left(family)
+    assert not (run / "checkpoints" / "round-1.json").exists()
+    before = {site: account(ledgers / f"{site}.ledger.db") for site in SITES}
+
+    again = flower.simulate(config)
+    assert again.returncode == 0, again.stderr
+    assert {path.name for path in run.iterdir()} >= RESULTS
+    opened = json.loads((run / "checkpoints" / "round-1.json").read_text())
+    assert opened["sites"] == list(SITES)
+    for site, earlier in before.items():
+        after = account(ledgers / f"{site}.ledger.db")
+        assert after.releases[: len(earlier.releases)] == earlier.releases
+        assert after.charges == (earlier.charges if earlier.releases else earlier.charges + 1)
+        assert verifies(flower, ledgers / f"{site}.ledger.db")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 The other sites of a real federation would not notice; the server learns a public class of failure.
 """
 
+import json
 import re
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.e2e
 
 WARNING = (
     "bank_b refused: its ledger cannot vouch for the budget in phase labels: "
-    "the run goes on without it"
+    "the round goes on without it"
 )
 PRIVATE = "customer-4711"
 
@@ -31,7 +32,8 @@ def test_a_run_goes_on_without_a_site_whose_ledger_is_damaged(flower: Flower, qu
     assert WARNING in in_one_line(result.stdout)
     assert WARNING in (run / "report.html").read_text()
     assert "Two sites taught one" in in_one_line(result.stdout)
-    assert not (run / "checkpoints" / "bank_b.labels").exists()
+    opened = json.loads((run / "checkpoints" / "round-1.json").read_text())
+    assert opened["sites"] == ["bank_a", "bank_c"]
     keeps_its_words(run, "bank_b", result)
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from fedistill.evaluate.metrics import (
     auc,
@@ -117,6 +118,21 @@ def test_class_scores_by_hand():
     assert some.auprc == pytest.approx((1 / 1 + 2 / 2 + 3 / 4) / 3)
     # Of class 0: yes, no, yes, no, no.
     assert none.auprc == pytest.approx((1 / 1 + 2 / 3) / 2)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_class_scores_are_those_of_scikit_learn(classes):
+    probabilities, labels = _sample(11, 300, classes)
+    names = list(range(classes))
+    precision, recall, _, rows = precision_recall_fscore_support(
+        labels, probabilities.argmax(axis=1), labels=names
+    )
+    areas = average_precision_score(np.eye(classes)[labels], probabilities, average=None)
+    got = class_scores(probabilities, labels)
+    assert [each.recall for each in got] == pytest.approx(recall)
+    assert [each.precision for each in got] == pytest.approx(precision)
+    assert [each.auprc for each in got] == pytest.approx(areas)
+    assert [each.rows for each in got] == rows.tolist()
 
 
 def test_class_that_is_absent_or_never_chosen_has_undefined_scores():

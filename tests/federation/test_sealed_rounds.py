@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from dp_accounting import ZCDpEvent
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedistill.codec import decode_release
@@ -27,6 +28,8 @@ from fedistill.federation.up_front import prepare
 from fedistill.federation.workflow import Run
 from fedistill.labels import LabelRelease
 from fedistill.mechanisms import mechanism_named
+from fedistill.privacy.accountant import calibrate_rho, epsilon_of
+from fedistill.privacy.adjacency import Adjacency
 from fedistill.privacy.receipts import read_receipts
 from fedistill.secagg import MaskedVector, RoundTerms
 from fedistill.site import open_ledger
@@ -323,6 +326,8 @@ class TestMaliciousServer:
             {"bound": 5},
             {"grid": 1.0},
             {"proxy_sha256": "ab" * 32},
+            {"config_sha256": "ab" * 32},
+            {"round": 2},
         ],
     )
     def test_terms_that_do_not_fit_the_question_are_refused(self, config, changes) -> None:
@@ -398,6 +403,12 @@ class TestSharedNoise:
             # Two honest sites share the noise: alone, twice the rho.
             assert 1.4 < site.views.everyone < 1.5
         assert "at least 2 sites of every sum keep" in summary.guarantee
+        # Someone with a record at all three sites moves the sum three times: by nine times the
+        # divergence of one site with three parts of noise, so three times that of a part alone.
+        rho = 3 * 2 * calibrate_rho(1.0, config.delta)
+        moved = epsilon_of(ZCDpEvent(rho), config.delta, Adjacency.ADD_REMOVE)
+        assert summary.privacy.person.every_site == pytest.approx(moved, rel=0.01)
+        assert summary.privacy.person.one_site == pytest.approx(1.0, abs=1e-6)
 
     def test_the_same_question_is_fresh_noise_and_a_fresh_charge(self, tmp_path) -> None:
         """PRIVACY rule 13: codes with shared noise are never sealed twice."""

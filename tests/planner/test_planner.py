@@ -212,6 +212,13 @@ def test_mechanisms_of_another_guarantee_are_not_mixed_in() -> None:
     names, skipped = _runnable(Request(**QUICK), public_rows().rows, 2)
     assert "clipped-site" in skipped
     assert {"dp-probe", "dp-sgd", "dp-ebm", "votes", "sharded", "clipped"} <= set(names)
+    assert "corrections" not in names
+    assert "ask by --mechanism" in skipped["corrections"]
+
+
+def test_what_only_sums_over_sites_can_show_is_tried_if_asked_for() -> None:
+    request = Request(mechanisms=("corrections",), **QUICK)
+    assert _runnable(request, public_rows().rows, 2) == (["corrections"], {})
 
 
 def test_the_planner_knows_neither_sites_nor_federation() -> None:

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from dp_accounting import ZCDpEvent
 
+from fedistill.errors import BudgetExceeded
 from fedistill.privacy.accountant import calibrate_rho, epsilon_of, within_budget
 from fedistill.privacy.adjacency import Adjacency
 from fedistill.privacy.ledger import Ledger
 from fedistill.privacy.ledger_anchor import anchor_path
+from fedistill.privacy.ledger_budget import Alone
 from tests.privacy.edits import edit
 
 Finished = subprocess.CompletedProcess[str]
@@ -172,6 +174,33 @@ def test_budget_prints_nothing_as_left_where_rounding_leaves_a_trace(
         opened.charge("q1", {}, event, budget_epsilon=1.0, delta=1e-5)
     row = fedistill("ledger", "budget", path).stdout.splitlines()[1]
     assert row.split() == ["bank_a", "1", "1", "1", "0", "0", "1e-05"]
+
+
+def test_budget_shows_the_other_view_where_noise_was_shared(
+    open_ledger: Callable[..., Ledger], path: Path
+) -> None:
+    """PRIVACY rule 11: what the server learns, and what all other sites together would."""
+    rho = calibrate_rho(1.0, 1e-5)
+    with open_ledger() as opened:
+        alone = Alone(event=ZCDpEvent(2 * rho), budget_epsilon=2.0)
+        opened.charge("q1", {}, ZCDpEvent(rho), budget_epsilon=1.0, delta=1e-5, alone=alone)
+        with pytest.raises(BudgetExceeded, match="all other sites colluding"):
+            opened.charge(
+                "q2",
+                {},
+                ZCDpEvent(rho / 1e3),
+                budget_epsilon=3.0,
+                delta=1e-5,
+                alone=Alone(event=ZCDpEvent(2 * rho), budget_epsilon=1.5),
+            )
+    heading, row = fedistill("ledger", "budget", path).stdout.splitlines()
+    columns = ["site", "charges", "budget", "spent", "pooled", "left", "next", "delta"]
+    assert heading.split() == columns
+    pooled = epsilon_of(ZCDpEvent(2 * rho), 1e-5, Adjacency.ADD_REMOVE)
+    assert row.split()[:5] == ["bank_a", "1", "1", "1", f"{pooled:.4g}"]
+    (found,) = printed(fedistill("ledger", "budget", path, "--format", "json"))
+    assert found["alone_epsilon"] == pytest.approx(pooled)
+    assert fedistill("ledger", "verify", path).returncode == 0
 
 
 def test_budget_in_json_is_the_accountant_s(ledger: Path) -> None:

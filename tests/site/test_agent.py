@@ -105,7 +105,7 @@ def test_a_near_miss_is_charged_or_refused_and_never_answered_from_the_cache(
     }
     generous = replace(agent, policy=agent.policy.model_copy(update=clauses))
     first = generous.labels(question)
-    if field in ("proxy_sha256", "num_classes", "holdout_fraction"):
+    if field in ("proxy_sha256", "num_classes", "trust", "holdout_fraction"):
         with pytest.raises(PolicyRefusal, match=field.replace("_", "[-_]")):
             generous.labels(missed)
         assert charges(generous) == 1

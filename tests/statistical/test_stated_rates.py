@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fedistill.mechanisms.mechanism import OURS
 from tests.statistical import (
     noise_law,
     test_mechanism_noise,
@@ -39,6 +40,10 @@ def test_numbers_of_releases_and_powers_are_those_on_the_page() -> None:
     ):
         assert text in PAGE
     assert {test_mechanism_noise.POWER, test_neighbours.POWER, test_sampled_steps.POWER} == {0.999}
+
+
+def test_every_mechanism_of_ours_is_attacked() -> None:
+    assert {case.mechanism for case in WORST_CASES} == set(OURS)
 
 
 SHARES = {2: "half", 3: "a third", 4: "a quarter", 6: "a sixth"}
