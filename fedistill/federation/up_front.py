@@ -24,7 +24,7 @@ from fedistill.federation.simulation import (
     questions_of,
     unit_of,
 )
-from fedistill.labels import LabelQuestion
+from fedistill.labels import EVALUATION, LabelQuestion
 from fedistill.mechanisms import (
     Mechanism,
     Plan,
@@ -228,15 +228,17 @@ def _check_budgets(config: RunConfig, simulation: Simulation) -> None:
         try:
             with open_ledger(policy, path, create=False) as ledger:
                 answered = question.trust == "none" and ledger.cached(question.sha256) is not None
-                past = [charge.event for charge in ledger.entries()]
+                charges = ledger.entries()
                 spent = ledger.spent(policy.delta)
         except LedgerError as error:
             raise ConfigError(f"ledger-dir={config.ledger_dir!r}: {error}") from error
-        # What was answered is not charged again; a student that is scored is a new one.
-        due = events[question.rounds :] if answered else events
-        if due and not within_budget(
-            past,
-            ComposedDpEvent(due),
+        if answered:
+            # Nothing is charged again but a new student's score, and a run does well without that.
+            scored = any(each.description.get("mechanism") == EVALUATION for each in charges)
+            events = [] if scored else events[question.rounds :]
+        if events and not within_budget(
+            [charge.event for charge in charges],
+            ComposedDpEvent(events),
             budget_epsilon=policy.total_epsilon,
             delta=policy.delta,
             adjacency=policy.adjacency,

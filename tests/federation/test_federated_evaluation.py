@@ -288,10 +288,21 @@ def test_a_lasting_budget_must_hold_both(tmp_path) -> None:
     lasting = {"ledger_dir": str(ledgers), "budget_epsilon": 10.0}
     run(scoring_config(folders["one"], **lasting))
     before = {path.name: path.read_bytes() for path in sorted(ledgers.iterdir())}
-    config = scoring_config(folders["two"], **lasting)
-    with pytest.raises(ConfigError, match=r"epsilon=4\.0 and evaluation-epsilon=8\.0 must fit"):
+    config = scoring_config(folders["two"], epsilon=3.9, **lasting)
+    with pytest.raises(ConfigError, match=r"epsilon=3\.9 and evaluation-epsilon=8\.0 must fit"):
         prepare(config)
     assert {path.name: path.read_bytes() for path in sorted(ledgers.iterdir())} == before
+
+
+def test_a_killed_run_with_a_spent_budget_may_go_on(tmp_path) -> None:
+    """Promise 6: what it was charged for is given again, so nothing must fit."""
+    lasting = {"ledger_dir": str(tmp_path / "ledgers"), "budget_epsilon": 9.4}
+    config = scoring_config(tmp_path, **lasting)
+    first = run(config)
+    folder = run_folder(config, "1")
+    folder.summary.unlink()
+    folder.checkpoint(f"{PHASE}.json").unlink()
+    assert run(config).metrics.federated == first.metrics.federated
 
 
 class TestMaliciousServer:
