@@ -78,6 +78,16 @@ class RunConfig(BaseModel):
     test_fraction: float = Field(
         0.15, gt=0, lt=0.9, description="share of rows that only measure the result"
     )
+    holdout_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="share of its units that each site keeps out of training, to score the student "
+        "on them with noise; 0: none",
+    )
+    evaluation_epsilon: float = Field(
+        0.5, gt=0, le=100, description="what that scoring may cost each site, beside `epsilon`"
+    )
     mechanism: str = Field(
         "dp-probe",
         min_length=1,
@@ -96,7 +106,11 @@ class RunConfig(BaseModel):
     )
     epsilon: float = Field(1.0, gt=0, le=100, description="what this run may cost each site")
     budget_epsilon: float = Field(
-        0.0, ge=0, le=1000, description="each site's budget over all runs; 0: `epsilon`"
+        0.0,
+        ge=0,
+        le=1000,
+        description="each site's budget over all runs; 0: `epsilon`, and `evaluation-epsilon` if "
+        "units are held out",
     )
     delta: float = Field(
         1e-5,
@@ -270,7 +284,12 @@ class RunConfig(BaseModel):
     @property
     def budget(self) -> float:
         """Each site's whole budget in epsilon at `delta`."""
-        return self.budget_epsilon or self.epsilon
+        return self.budget_epsilon or self.epsilon + self.epsilon_held_out
+
+    @property
+    def epsilon_held_out(self) -> float:
+        """What scoring the student on held-out units may cost a site; 0 where none are."""
+        return self.evaluation_epsilon if self.holdout_fraction > 0 else 0.0
 
     @property
     def weighting(self) -> str:

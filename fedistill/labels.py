@@ -20,6 +20,9 @@ Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int16] | npt.NDArray[np.int64]
 """int16 as a site releases them, int64 as a sum over sites."""
 
+EVALUATION = "evaluation"
+"""Names, in place of a mechanism, the question how a student does on rows that a site held out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelQuestion:
@@ -51,9 +54,10 @@ class LabelQuestion:
         min_honest_sites: Sites whose noise is in the sum at least and that collude with nobody.
         round: Of `rounds`, from 1; each is a question of its own.
         rounds: Federation rounds, of which each costs an equal part of `epsilon`'s rho.
-        broadcast_sha256: Of the weights that came with the question; "" without any.
+        broadcast_sha256: Of the weights, or the student, that came with the question; "" without.
         run: Names the run where noise is shared: its answers are never given again.
         cohort_sha256: Of the sites whose answers are summed; "" where each answers alone.
+        holdout_fraction: Share of the site's units that nothing is learned from.
     """
 
     mechanism: str
@@ -83,6 +87,7 @@ class LabelQuestion:
     broadcast_sha256: str = ""
     run: str = ""
     cohort_sha256: str = ""
+    holdout_fraction: float = 0.0
 
     @property
     def sha256(self) -> str:
@@ -125,6 +130,19 @@ class LabelRelease:
     def log_odds(self) -> Floats:
         """Log-odds against class 0, shape (num_proxy, num_classes - 1)."""
         return self.codes.astype(np.float64) * self.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRelease:
+    """Noised tables of a student's hits and scores: all that an evaluation lets out of a site.
+
+    Attributes:
+        counts: (length,) int64, on the grid and in the order of its plan.
+        event: What the release cost, for `dp_accounting`.
+    """
+
+    counts: npt.NDArray[np.int64]
+    event: "DpEvent"
 
 
 @dataclass(frozen=True, kw_only=True)

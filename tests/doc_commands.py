@@ -54,6 +54,7 @@ COMMANDS = {
     SIMULATE: PREPARE,
     f"{SIMULATE} -c 'epsilon=0.5 partition=\"iid\"'": PREPARE,
     f"{SIMULATE} -c 'epsilon=2.0 seed=1'": PREPARE,
+    f"{SIMULATE} -c 'holdout-fraction=0.2 evaluation-epsilon=0.5'": PREPARE,
     f"{SIMULATE} --dry-run -c 'dataset=/data/loans.csv label-column=defaulted partition=iid'": (
         PREPARE
     ),

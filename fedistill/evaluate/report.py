@@ -137,6 +137,8 @@ def _environment() -> Environment:
         "auc_name": wording.auc_name,
         "calibration_sentence": wording.calibration_sentence,
         "dearest": wording.dearest,
+        "federated_sentence": wording.federated_sentence,
+        "figure_with_error": wording.figure_with_error,
         "mechanisms_differ": wording.mechanisms_differ,
         "person_sentence": wording.person_sentence,
     }

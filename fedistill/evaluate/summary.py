@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from fedistill.errors import DataError
 from fedistill.evaluate.calibration import CalibrationBin
 from fedistill.evaluate.comparison import SiteComparison
+from fedistill.evaluate.federated import FederatedScores
 from fedistill.evaluate.figures import Count, Figure, Part
 from fedistill.evaluate.files import write_atomically
 from fedistill.evaluate.metrics import ClassScores, Scores
@@ -39,6 +40,8 @@ class Metrics(Part):
         central_reference: A non-private model of all sites' rows; simulation only.
         student_classes: The shipped file class by class, by the class's name.
         student_calibration: Whether the shipped file's probabilities mean what they say.
+        federated: The shipped file on rows that the sites held out, from noised counts; None where
+            they held out none.
     """
 
     student: Scores
@@ -48,6 +51,7 @@ class Metrics(Part):
     central_reference: Scores | None
     student_classes: Mapping[str, ClassScores] = {}
     student_calibration: tuple[CalibrationBin, ...] = ()
+    federated: FederatedScores | None = None
 
 
 class Views(Part):

@@ -69,7 +69,9 @@ def _scores(summary: Summary) -> RenderableType:
             wording.fraction(scores.ece),
             style={"shipped": "bold", "reference": "dim"}.get(kind),
         )
-    return table
+    if summary.metrics.federated is None:
+        return table
+    return Group(table, Text(wording.federated_sentence(summary.metrics.federated, summary)))
 
 
 def _joining(summary: Summary) -> RenderableType:

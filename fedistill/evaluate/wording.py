@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from fedistill.evaluate.calibration import CalibrationBin
+from fedistill.evaluate.federated import FederatedScores
 from fedistill.evaluate.metrics import Scores
 from fedistill.evaluate.summary import PersonPrivacy, SitePrivacy, Summary
 
@@ -27,9 +28,14 @@ def fraction(value: float | None, digits: int = 4) -> str:
 
 def with_error(scores: Scores, digits: int = 3) -> str:
     """The AUC with its standard error: `0.762 ± 0.009`."""
-    if scores.auc is None or scores.auc_standard_error is None:
-        return fraction(scores.auc, digits)
-    return f"{scores.auc:.{digits}f} ± {scores.auc_standard_error:.{digits}f}"
+    return figure_with_error(scores.auc, scores.auc_standard_error, digits)
+
+
+def figure_with_error(value: float | None, error: float | None, digits: int = 3) -> str:
+    """Any fraction with its standard error, likewise."""
+    if value is None or error is None:
+        return fraction(value, digits)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def spent(epsilon: float | None) -> str:
@@ -149,6 +155,17 @@ def score_rows(summary: Summary) -> tuple[tuple[str, str, Scores], ...]:
     if metrics.central_reference is not None:
         rows.append(("reference", "central, not private", metrics.central_reference))
     return tuple(rows)
+
+
+def federated_sentence(found: FederatedScores, summary: Summary) -> str:
+    """What the shipped file scores on rows that the sites held out, noise included."""
+    noun = "unit" if any(site.unit == "group" for site in summary.privacy.sites.values()) else "row"
+    return (
+        f"On some {max(found.units, 0):,.0f} {noun}s that {count_of(len(found.sites), 'site')} "
+        f"held out, by noised counts: {auc_name(summary)} "
+        f"{figure_with_error(found.auc, found.auc_standard_error)}, accuracy "
+        f"{figure_with_error(found.accuracy, found.accuracy_standard_error)}."
+    )
 
 
 def dearest(summary: Summary) -> float | None:

@@ -159,7 +159,7 @@ def _load(encoder: Encoder, num_columns: int) -> Encode:
             f"encoder={encoder.name!r} must have the sha256 {encoder.sha256[:12]} that the proxy "
             "set's hash covers: bring back the file, or approve a new proxy set"
         )
-    return load_onnx(content, encoder.name, num_columns)
+    return load_onnx(content, f"encoder={encoder.name!r}", num_columns)
 
 
 def imported(path: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""An ONNX file as an encoder: one input for the row, the first output for its embedding.
+"""An ONNX file as a function of a row: one input for the row, the first output for its answer.
 
 Single-threaded and sequential, so that one row's arithmetic is the same each time. The bytes are
 all there is: a model that keeps weights in further files is refused, since no hash covers these.
@@ -30,7 +30,7 @@ def load_onnx(content: bytes, name: str, num_columns: int) -> Callable[[Rows], A
 
     Args:
         content: The file's bytes.
-        name: What messages call the encoder.
+        name: What messages call the model, such as "encoder='resnet'".
         num_columns: Columns of a row.
 
     Raises:
@@ -51,7 +51,7 @@ def load_onnx(content: bytes, name: str, num_columns: int) -> Callable[[Rows], A
     if len(inputs) != 1 or inputs[0].type not in _TYPES:
         found = ", ".join(f"{one.name}: {one.type}" for one in inputs)
         raise PolicyRefusal(
-            f"encoder={name!r} takes {found or 'nothing'} and must take one tensor of float, "
+            f"{name} takes {found or 'nothing'} and must take one tensor of float, "
             "double, int64 or int32: export it so, or wrap it in an import path"
         )
     shape = _row_shape(inputs[0].shape, name, num_columns)
@@ -73,7 +73,7 @@ def _row_shape(declared: list[Any], name: str, num_columns: int) -> tuple[int, .
     known = [size for size in inner if size is not None]
     if len(known) < len(inner) or not inner or int(np.prod(known)) != num_columns:
         raise PolicyRefusal(
-            f"encoder={name!r} takes an input of shape {tuple(declared)}, and its sizes after the "
+            f"{name} takes an input of shape {tuple(declared)}, and its sizes after the "
             f"first must multiply to the {num_columns} columns of a row: use an encoder of these "
             "columns, or name those that it does not know in ignore-columns"
         )
@@ -90,8 +90,8 @@ def _check_whole(content: bytes, name: str) -> None:
     graphs = [model.graph, *model.functions]
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(graphs)):
         raise PolicyRefusal(
-            f"encoder={name!r} keeps weights in other files, and all must be in one whose hash "
-            "the proxy set covers: save it without external data"
+            f"{name} keeps weights in other files, and all must be in the one whose hash "
+            "was agreed on: save it without external data"
         )
 
 
@@ -111,5 +111,5 @@ def _tensors(graphs: list[Any]) -> Iterator[Any]:
 def _no_model(name: str, error: Exception) -> PolicyRefusal:
     said = " ".join(str(error).split())[:300]
     return PolicyRefusal(
-        f"encoder={name!r} must be an ONNX model that onnxruntime can run ({said}): export it again"
+        f"{name} must be an ONNX model that onnxruntime can run ({said}): export it again"
     )

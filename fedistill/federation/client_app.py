@@ -6,22 +6,23 @@ It imports no torch. A simulated node hosts several sites: node p of P hosts sit
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedistill.config import RunConfig
 from fedistill.errors import FedistillError
-from fedistill.federation import messages, sealed_client
+from fedistill.federation import evaluation_messages, messages, sealed_client
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import open_site, prepare_data, public_identity
 from fedistill.federation.site_log import log_error, log_warning
-from fedistill.labels import LabelQuestion, LabelRelease
-from fedistill.site import LocalAgent
+from fedistill.labels import EvaluationRelease, LabelQuestion, LabelRelease
+from fedistill.site import LocalAgent, evaluating
 
 app = ClientApp()
 
-Ask = Callable[[LocalAgent, LabelQuestion], LabelRelease]
+Released = TypeVar("Released", LabelRelease, EvaluationRelease)
 
 
 @app.query("hello")
@@ -54,7 +55,7 @@ def labels(message: Message, context: Context) -> Message:
             log_warning(run_folder(config, str(context.run_id)).site(site), note)
         return agent.labels(question)
 
-    return _answer(message, context, ask)
+    return _answer(message, context, ask, messages.release_to_record)
 
 
 @app.evaluate("labels")
@@ -64,7 +65,18 @@ def evaluate(message: Message, context: Context) -> Message:
     def ask(agent: LocalAgent, question: LabelQuestion) -> LabelRelease:
         return agent.evaluate(question, prepare_data(_config(context)).test_rows)
 
-    return _answer(message, context, ask)
+    return _answer(message, context, ask, messages.release_to_record)
+
+
+@app.evaluate("student")
+def student(message: Message, context: Context) -> Message:
+    """Noised tables of how a student does on the rows that the site held out."""
+
+    def ask(agent: LocalAgent, question: LabelQuestion) -> EvaluationRelease:
+        sent = evaluation_messages.read_student(message.content)
+        return evaluating.evaluate(agent, question, sent)
+
+    return _answer(message, context, ask, evaluation_messages.release_to_record)
 
 
 app.train("keys")(sealed_client.keys)
@@ -79,7 +91,12 @@ def hosted_sites(sites: tuple[str, ...], node: int, num_nodes: int) -> tuple[str
     return sites[node::num_nodes]
 
 
-def _answer(message: Message, context: Context, ask: Ask) -> Message:
+def _answer(
+    message: Message,
+    context: Context,
+    ask: Callable[[LocalAgent, LabelQuestion], Released],
+    to_record: Callable[[str, Released], RecordDict],
+) -> Message:
     config = _config(context)
     run = str(context.run_id)
     folder = run_folder(config, run)
@@ -89,7 +106,7 @@ def _answer(message: Message, context: Context, ask: Ask) -> Message:
         if asked in prepare_data(config).site_names:
             site = asked  # a name from the wire becomes a path only now, when it is known
         with open_site(config, asked, folder, run) as agent:
-            content = messages.release_to_record(site, ask(agent, question))
+            content = to_record(site, ask(agent, question))
     except Exception as error:
         # Everything private code raises stops here (PRIVACY rule 3).
         log_error(folder.site(site), error)

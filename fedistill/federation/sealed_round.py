@@ -57,6 +57,8 @@ class Ask:
         grid: The step of their grid.
         stated: Places after the codes in every vector.
         weights: Sent with the questions, or None.
+        student: Sent in place of weights; b"" for none.
+        phase: Name of the phase that the round is; "" makes each of its steps one.
     """
 
     questions: Mapping[str, LabelQuestion]
@@ -65,6 +67,8 @@ class Ask:
     grid: float
     stated: tuple[Place, ...] = ()
     weights: Floats | None = None
+    student: bytes = b""
+    phase: str = ""
 
 
 def sum_over_sites(
@@ -122,29 +126,35 @@ def _run_round(this: "Run", roster: Roster, terms: RoundTerms, ask: Ask) -> Seal
         )
         for site in roster.nodes
     }
-    with this.phase("keys"):
-        replies = _ask(this, roster, "keys", sealed_messages.KEYS, invitations)
+    with this.phase(ask.phase or "keys"):
+        replies = _ask(this, roster, ask.phase or "keys", sealed_messages.KEYS, invitations)
         state = secagg.collect_adverts(terms, replies)
-    with this.phase("shares"):
+    with this.phase(ask.phase or "shares"):
         adverts = [advert.to_bytes() for advert in state.adverts]
-        replies = _ask_all(this, roster, "shares", sealed_messages.SHARES, replies, adverts)
+        replies = _ask_all(
+            this, roster, ask.phase or "shares", sealed_messages.SHARES, replies, adverts
+        )
         state, deliveries = secagg.collect_shares(state, replies)
-    with this.phase("labels"):
+    with this.phase(ask.phase or "labels"):
         handed = {
             site: sealed_messages.parts_to_record(
-                site, [delivery.to_bytes(terms), weights_to_bytes(ask.weights)]
+                site, [delivery.to_bytes(terms), ask.student or weights_to_bytes(ask.weights)]
             )
             for site, delivery in deliveries.items()
         }
-        replies = _ask(this, roster, "labels", sealed_messages.SEALED, handed)
+        replies = _ask(this, roster, ask.phase or "labels", sealed_messages.SEALED, handed)
         state = secagg.collect_vectors(state, replies)
-    with this.phase("unmask"):
+    with this.phase(ask.phase or "unmask"):
         survivors = dict.fromkeys(state.names(state.survivors), b"")
         words = [word.to_bytes() for word in state.participations]
-        replies = _ask_all(this, roster, "agree", sealed_messages.AGREE, survivors, words)
+        replies = _ask_all(
+            this, roster, ask.phase or "agree", sealed_messages.AGREE, survivors, words
+        )
         state = secagg.collect_signatures(state, replies)
         signed = [signature.to_bytes() for signature in state.signatures]
-        replies = _ask_all(this, roster, "unmask", sealed_messages.UNMASK, replies, signed)
+        replies = _ask_all(
+            this, roster, ask.phase or "unmask", sealed_messages.UNMASK, replies, signed
+        )
         total = secagg.unmask(state, replies)
     sites = state.names(state.survivors)
     for site, why in state.refused:

@@ -24,12 +24,12 @@ from fedistill.data import (
 from fedistill.data.encoder import Encoder
 from fedistill.errors import DataError
 from fedistill.federation.run_folder import RunFolder, ledger_path
-from fedistill.labels import LabelQuestion
+from fedistill.labels import EVALUATION, LabelQuestion
 from fedistill.mechanisms import Mechanism, mechanism_named
 from fedistill.privacy.accountant import SPLIT_MARGIN, calibrate_rho, epsilon_of
 from fedistill.privacy.adjacency import Adjacency, Unit
 from fedistill.privacy.ledger_key import create_key, key_path, load_key
-from fedistill.site import FloatNoise, LocalAgent, Policy, Sealing, Trust
+from fedistill.site import Evaluation, FloatNoise, LocalAgent, Policy, Sealing, Trust
 
 ROWS_AT_LEAST = 20
 """What every simulated site declares in public about its number of rows, or of units."""
@@ -97,12 +97,30 @@ def question_of(config: RunConfig, simulation: Simulation, site: str = "") -> La
         trust=config.trust,
         min_honest_sites=config.min_honest_sites if config.trust == "secagg" else 1,
         rounds=config.num_rounds,
+        holdout_fraction=config.holdout_fraction,
     )
 
 
 def questions_of(config: RunConfig, simulation: Simulation) -> dict[str, LabelQuestion]:
     """What the server asks, by site."""
     return {site: question_of(config, simulation, site) for site in simulation.sites}
+
+
+def evaluation_question(config: RunConfig, simulation: Simulation) -> LabelQuestion:
+    """What the server asks of every site, but for the student's hash."""
+    asked = question_of(config, simulation)
+    return LabelQuestion(
+        mechanism=EVALUATION,
+        epsilon=config.evaluation_epsilon,
+        delta=asked.delta,
+        num_classes=asked.num_classes,
+        proxy_sha256=asked.proxy_sha256,
+        trust=asked.trust,
+        min_honest_sites=asked.min_honest_sites,
+        round=asked.rounds + 1,  # a sum of its own, after those of the labels
+        rounds=asked.rounds + 1,
+        holdout_fraction=asked.holdout_fraction,
+    )
 
 
 def open_site(config: RunConfig, site: str, folder: RunFolder, run: str) -> LocalAgent:
@@ -238,7 +256,7 @@ def policy_of(
         rows_at_least=ROWS_AT_LEAST,
         unit=unit_of(config, mechanism_named(config.mechanism_of(site)[0])),
         total_epsilon=config.budget,
-        epsilon_per_release=config.epsilon,
+        epsilon_per_release=max(config.epsilon, config.epsilon_held_out),
         delta=config.delta,
         mechanisms=(config.mechanism_of(site)[0],),
         teachers=(config.mechanism_of(site)[1],),
@@ -246,6 +264,8 @@ def policy_of(
         float_noise=FloatNoise(config.float_noise),
         encoders=("", simulation.proxy.encoder.import_path) if simulation.proxy.encoder else ("",),
         proxy_sha256=(simulation.proxy.sha256,),
+        evaluation=Evaluation.ALLOW if config.holdout_fraction > 0 else Evaluation.REFUSE,
+        holdout_fraction=config.holdout_fraction,
         secure_aggregation=Sealing.REQUIRED if config.secure_aggregation else Sealing.OPTIONAL,
         min_honest_sites=config.min_honest_sites,
         trust=Trust(config.trust),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from dp_accounting import ComposedDpEvent
+from dp_accounting import ComposedDpEvent, DpEvent
 
 from fedistill.config import RunConfig
 from fedistill.data.wording import suggestion
@@ -18,12 +18,13 @@ from fedistill.federation.run_folder import (
 from fedistill.federation.simulation import (
     ROWS_AT_LEAST,
     Simulation,
+    evaluation_question,
     policy_of,
     prepare_data,
     questions_of,
     unit_of,
 )
-from fedistill.labels import LabelQuestion
+from fedistill.labels import EVALUATION, LabelQuestion
 from fedistill.mechanisms import (
     Mechanism,
     Plan,
@@ -33,6 +34,7 @@ from fedistill.mechanisms import (
     mechanisms_that_protect,
     summable,
 )
+from fedistill.mechanisms.evaluation import UNITS, plan_evaluation
 from fedistill.privacy.accountant import within_budget
 from fedistill.privacy.grid import LARGEST_CODE
 from fedistill.secagg import MODULUS
@@ -55,6 +57,8 @@ def prepare(config: RunConfig) -> Simulation:
     if config.secure_aggregation:
         _check_sums(config, len(simulation.sites))
     _check_mechanisms(config, simulation)
+    if config.holdout_fraction > 0:
+        _check_evaluation(config, simulation)
     if config.output_dir:
         check_run_folder(Path(config.output_dir), config)
     if config.ledger_dir:
@@ -158,6 +162,61 @@ def _check_unit(config: RunConfig, name: str, mechanism: Mechanism) -> None:
     )
 
 
+def _events(config: RunConfig, simulation: Simulation, question: LabelQuestion) -> list[DpEvent]:
+    """All that this run will charge a site: each round, and the evaluation."""
+    events = [
+        _plan(replace(question, round=number), simulation).event
+        for number in range(1, question.rounds + 1)
+    ]
+    if config.holdout_fraction > 0:
+        events.append(_planned_evaluation(config, simulation).event)
+    return events
+
+
+def _asked(config: RunConfig) -> str:
+    """What a run asks a budget for, in words."""
+    words = f"epsilon={config.epsilon}"
+    if config.holdout_fraction > 0:
+        words += f" and evaluation-epsilon={config.evaluation_epsilon}"
+    return words
+
+
+def _planned_evaluation(config: RunConfig, simulation: Simulation) -> Plan:
+    return plan_evaluation(
+        evaluation_question(config, simulation),
+        rows_at_least=ROWS_AT_LEAST,
+        num_sites=len(simulation.sites) if config.secure_aggregation else 1,
+    )
+
+
+def _check_evaluation(config: RunConfig, simulation: Simulation) -> None:
+    """Refuse an evaluation that has no room, protects another unit, or exceeds a fresh budget."""
+    try:
+        _planned_evaluation(config, simulation)
+    except PolicyRefusal as refusal:
+        raise ConfigError(f"evaluation-epsilon={config.evaluation_epsilon}: {refusal}") from None
+    for site, question in questions_of(config, simulation).items():
+        policy = policy_of(config, simulation, site)
+        if policy.unit not in UNITS:
+            raise ConfigError(
+                f"holdout-fraction={config.holdout_fraction} must be 0 with mechanism="
+                f"{question.mechanism!r}, whose unit is a {policy.unit}: scoring protects "
+                f"{' or '.join(UNITS)} level; leave it 0, or choose another mechanism"
+            )
+        if not within_budget(
+            (),
+            ComposedDpEvent(_events(config, simulation, question)),
+            budget_epsilon=policy.total_epsilon,
+            delta=policy.delta,
+            adjacency=policy.adjacency,
+        ):
+            raise ConfigError(
+                f"budget-epsilon={config.budget_epsilon} must hold epsilon={config.epsilon} and "
+                f"evaluation-epsilon={config.evaluation_epsilon} together: raise budget-epsilon, "
+                "or lower one of them"
+            )
+
+
 def _check_budgets(config: RunConfig, simulation: Simulation) -> None:
     """Refuse a question that a persistent ledger would refuse anyway, in the owner's own words."""
     for site, question in questions_of(config, simulation).items():
@@ -165,28 +224,27 @@ def _check_budgets(config: RunConfig, simulation: Simulation) -> None:
         if not path.exists():
             continue
         policy = policy_of(config, simulation, site)
-        event = ComposedDpEvent(
-            [
-                _plan(replace(question, round=number), simulation).event
-                for number in range(1, question.rounds + 1)
-            ]
-        )
+        events = _events(config, simulation, question)
         try:
             with open_ledger(policy, path, create=False) as ledger:
                 answered = question.trust == "none" and ledger.cached(question.sha256) is not None
-                past = [charge.event for charge in ledger.entries()]
+                charges = ledger.entries()
                 spent = ledger.spent(policy.delta)
         except LedgerError as error:
             raise ConfigError(f"ledger-dir={config.ledger_dir!r}: {error}") from error
-        if not answered and not within_budget(
-            past,
-            event,
+        if answered:
+            # Nothing is charged again but a new student's score, and a run does well without that.
+            scored = any(each.description.get("mechanism") == EVALUATION for each in charges)
+            events = [] if scored else events[question.rounds :]
+        if events and not within_budget(
+            [charge.event for charge in charges],
+            ComposedDpEvent(events),
             budget_epsilon=policy.total_epsilon,
             delta=policy.delta,
             adjacency=policy.adjacency,
         ):
             raise ConfigError(
-                f"epsilon={config.epsilon} must fit what {site} has left: {spent:.4g} of "
+                f"{_asked(config)} must fit what {site} has left: {spent:.4g} of "
                 f"budget-epsilon={policy.total_epsilon:g} is spent in {path}; raise "
                 "budget-epsilon, or ask an answered question again, which costs nothing"
             )

@@ -22,6 +22,7 @@ from fedistill.federation import phases, scoring
 from fedistill.federation.answers import Answers, ask_for_labels
 from fedistill.federation.asking import Wire
 from fedistill.federation.disagreement import disagreements
+from fedistill.federation.federated_evaluation import evaluate_federated
 from fedistill.federation.progress import Progress
 from fedistill.federation.result import summarize
 from fedistill.federation.run_folder import RunFolder
@@ -115,6 +116,8 @@ def run_workflow(
     with this.phase("score"):
         metrics = scoring.score_all(this, ensemble, teachers, compression)
         gains = scoring.compare_sites(this, ensemble, answers, compression)
+    federated = evaluate_federated(this, roster.only(answers.sites), compression)
+    metrics = metrics.model_copy(update={"federated": federated})
     with this.phase("report"):
         receipts = read_receipts(folder.receipts)
         summary = summarize(this, metrics, gains, compression, receipts)

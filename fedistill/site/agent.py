@@ -20,7 +20,7 @@ from fedistill.codec import decode_release, encode_release
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import LedgerError, PolicyRefusal
 from fedistill.features import proxy_basis
-from fedistill.labels import LabelQuestion, LabelRelease
+from fedistill.labels import EVALUATION, LabelQuestion, LabelRelease
 from fedistill.mechanisms import Plan, Teacher, has_float_noise, mechanism_named
 from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.charge import Charge
@@ -29,6 +29,7 @@ from fedistill.privacy.ledger import Ledger, StoredRelease
 from fedistill.privacy.ledger_budget import Alone
 from fedistill.privacy.ledger_key import key_path, load_key
 from fedistill.privacy.receipts import Receipt, append_receipt
+from fedistill.site.holding_out import hold_out
 from fedistill.site.policy import Policy
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class LocalAgent:
                 return Answer(release=self._decoded(stored, question), epsilon=0.0, cached=True)
             charge = self.charge(ledger, question, plan.event)
             mechanism = mechanism_named(question.mechanism)
-            release, teacher = mechanism.release(rows, self.proxy, plan)
+            release, teacher = mechanism.release(self.learned_from(rows), self.proxy, plan)
             ledger.store(charge, encode_release(release), teacher.weights.tobytes())
         return Answer(release=release, epsilon=charge.epsilon, cached=False)
 
@@ -167,6 +168,16 @@ class LocalAgent:
                 "their units: register them with a unit column"
             )
         return self.rows
+
+    def learned_from(self, rows: LabelledRows) -> LabelledRows:
+        """Those of `unit_rows` that are not held out for evaluation."""
+        if self.policy.holdout_fraction == 0:
+            return rows
+        return hold_out(rows, self.policy.holdout_fraction, self.identity).learned_from
+
+    def held_out(self, rows: LabelledRows) -> LabelledRows:
+        """Those of `unit_rows` that nothing is learned from."""
+        return hold_out(rows, self.policy.holdout_fraction, self.identity).held_out
 
     def check(self, question: LabelQuestion) -> None:
         """Refuse what the policy forbids and what these rows cannot answer. Reads no private row.
@@ -325,6 +336,8 @@ def open_ledger(policy: Policy, path: Path, *, create: bool) -> Ledger:
 def _in_words(question: LabelQuestion, num_bytes: int, num_proxy: int, *, sealed: bool) -> str:
     if sealed:
         return f"{question.mechanism}, {num_bytes:,} bytes masked: of them the server sees a sum"
+    if question.mechanism == EVALUATION:
+        return f"{num_bytes // 8:,} counts of an {question.mechanism} as 64-bit integers"
     integers = num_proxy * (question.num_classes - 1)
     return f"{integers:,} labels of {question.mechanism} as 16-bit integers"
 

@@ -12,13 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedistill.data.encoder import Encoder
 from fedistill.errors import PolicyRefusal
-from fedistill.labels import LabelQuestion
+from fedistill.labels import EVALUATION, LabelQuestion
 from fedistill.privacy.adjacency import Adjacency, Unit
 from fedistill.secagg import RoundTerms
 
 
 class FloatNoise(StrEnum):
     """Whether mechanisms may answer whose library makes its noise in floating point."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+
+
+class Evaluation(StrEnum):
+    """Whether a student may be scored on rows that the site held out."""
 
     REFUSE = "refuse"
     ALLOW = "allow"
@@ -81,6 +88,16 @@ class Policy(BaseModel):
         default=FloatNoise.REFUSE, description="whether noise may be made in floating point"
     )
     proxy_sha256: tuple[str, ...] = Field(description="approved proxy sets")
+    evaluation: Evaluation = Field(
+        default=Evaluation.REFUSE,
+        description="whether students may be scored on the rows that are held out",
+    )
+    holdout_fraction: float = Field(
+        default=0.0, ge=0, le=0.5, description="share of the units that nothing is learned from"
+    )
+    student_bytes_at_most: int = Field(
+        default=2**24, ge=1, description="bound on the file of a student that is to be scored"
+    )
     secure_aggregation: Sealing = Field(
         default=Sealing.OPTIONAL, description="whether labels may leave outside a sum over sites"
     )
@@ -150,11 +167,12 @@ class Policy(BaseModel):
         Raises:
             PolicyRefusal: Names the clause, the value asked for and the bound.
         """
-        if question.mechanism not in self.mechanisms:
-            self._refuse("mechanisms", question.mechanism, f"one of {', '.join(self.mechanisms)}")
-        if question.teacher not in self.teachers:
-            allowed = ", ".join(repr(teacher) for teacher in self.teachers)
-            self._refuse("teachers", repr(question.teacher), f"one of {allowed}")
+        if question.mechanism == EVALUATION:
+            self._check_evaluation()
+        else:
+            self._check_teacher(question, float_noise=float_noise)
+        if question.holdout_fraction != self.holdout_fraction:
+            self._refuse("holdout-fraction", question.holdout_fraction, f"{self.holdout_fraction}")
         code = encoder.import_path if encoder else ""
         if code not in self.encoders:
             allowed = ", ".join(repr(name) for name in self.encoders)
@@ -168,6 +186,30 @@ class Policy(BaseModel):
                 question.epsilon,
                 f"above 0 and at most {self.epsilon_per_release}",
             )
+        if question.trust != "none":
+            self._check_shared(question)
+        if not 0 < question.delta <= self.delta:
+            self._refuse("delta", question.delta, f"at most {self.delta}")
+        if self.delta * self.rows_at_least >= 1:
+            self._refuse("delta", self.delta, f"below 1 / rows-at-least = {1 / self.rows_at_least}")
+        gives = f"what {question.mechanism} guarantees"
+        if self.unit not in units:
+            self._refuse("unit", self.unit, f"{gives}, {' or '.join(units)}: allow another")
+        if self.adjacency != adjacency:
+            self._refuse("adjacency", self.adjacency, f"{gives}, {adjacency}: allow another")
+
+    def _check_evaluation(self) -> None:
+        if self.evaluation is Evaluation.REFUSE:
+            self._refuse("evaluation", self.evaluation, "allow: a student is to be scored")
+        if self.holdout_fraction == 0:
+            self._refuse("holdout-fraction", 0, "above 0: a student is scored on rows held out")
+
+    def _check_teacher(self, question: LabelQuestion, *, float_noise: bool) -> None:
+        if question.mechanism not in self.mechanisms:
+            self._refuse("mechanisms", question.mechanism, f"one of {', '.join(self.mechanisms)}")
+        if question.teacher not in self.teachers:
+            allowed = ", ".join(repr(teacher) for teacher in self.teachers)
+            self._refuse("teachers", repr(question.teacher), f"one of {allowed}")
         if not 0 <= question.probe_steps <= self.probe_steps_at_most:
             self._refuse(
                 "probe-steps-at-most",
@@ -186,17 +228,19 @@ class Policy(BaseModel):
                 self.float_noise,
                 f"allow: {question.mechanism} makes its noise in floating point",
             )
-        if question.trust != "none":
-            self._check_shared(question)
-        if not 0 < question.delta <= self.delta:
-            self._refuse("delta", question.delta, f"at most {self.delta}")
-        if self.delta * self.rows_at_least >= 1:
-            self._refuse("delta", self.delta, f"below 1 / rows-at-least = {1 / self.rows_at_least}")
-        gives = f"what {question.mechanism} guarantees"
-        if self.unit not in units:
-            self._refuse("unit", self.unit, f"{gives}, {' or '.join(units)}: allow another")
-        if self.adjacency != adjacency:
-            self._refuse("adjacency", self.adjacency, f"{gives}, {adjacency}: allow another")
+
+    def check_student(self, student: bytes) -> None:
+        """Refuse a student that is too large to be scored.
+
+        Raises:
+            PolicyRefusal: Names the clause, the size and the bound.
+        """
+        if len(student) > self.student_bytes_at_most:
+            self._refuse(
+                "student-bytes-at-most",
+                len(student),
+                f"at most {self.student_bytes_at_most}: send a smaller student",
+            )
 
     def _check_shared(self, question: LabelQuestion) -> None:
         if question.trust != self.trust:

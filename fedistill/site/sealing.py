@@ -17,7 +17,7 @@ import numpy as np
 from fedistill import secagg
 from fedistill.errors import PolicyRefusal
 from fedistill.features import proxy_basis
-from fedistill.labels import Floats, LabelQuestion
+from fedistill.labels import EVALUATION, Floats, LabelQuestion
 from fedistill.mechanisms import is_summed
 from fedistill.privacy.grid import LABEL_SCALE
 from fedistill.secagg import (
@@ -33,6 +33,7 @@ from fedistill.secagg import (
     SurvivorSignature,
 )
 from fedistill.site.agent import LocalAgent
+from fedistill.site.evaluating import evaluated_integers, planned_evaluation
 from fedistill.site.summing import Part, plan_sum, summed_integers
 from fedistill.summands import Layout, Place, to_summands
 
@@ -85,8 +86,9 @@ def keys(
     _check("proxy_sha256", terms.proxy_sha256, question.proxy_sha256)
     _check("round", terms.round, question.round)
     _check("question", question, bound_to(terms, question))
-    if is_summed(question):
-        plan = plan_sum(agent, question, terms.num_sites)
+    if is_summed(question) or question.mechanism == EVALUATION:
+        planned = planned_evaluation if question.mechanism == EVALUATION else plan_sum
+        plan = planned(agent, question, terms.num_sites)
         fitting = plan.length, plan.largest, SUMMED_GRID
         if question.trust != "none":
             _check("min_honest", terms.min_honest, question.min_honest_sites)
@@ -112,18 +114,17 @@ def shares(
 
 
 def labels(
-    agent: LocalAgent, this: SealedRound, delivery: ShareDelivery, weights: bytes = b""
+    agent: LocalAgent, this: SealedRound, delivery: ShareDelivery, sent: bytes = b""
 ) -> tuple[SealedRound, MaskedVector]:
-    """This site's noised labels under its masks: charged before they exist, or given again.
+    """This site's noised integers under its masks: charged before they exist, or given again.
 
-    `weights` are those that the question names by their hash, b"" without any.
+    `sent` are the weights, or the student, that the question names by the hash, b"" without any.
 
     Raises:
         SecAggError: See `secagg.mask`; then nothing was charged.
         Refusal: See `LocalAgent.labels`.
     """
     secagg.check_delivery(this.state, delivery)
-    sent = _sent_weights(agent, this.question, weights)
     part = _part(agent, this, sent)
     state, masked = secagg.mask(this.state, delivery, part.integers)
     agent.write_receipt(
@@ -199,8 +200,11 @@ def _sent_weights(agent: LocalAgent, question: LabelQuestion, sent: bytes) -> Fl
     return weights.reshape(shape).astype(np.float64)
 
 
-def _part(agent: LocalAgent, this: SealedRound, weights: Floats) -> Part:
+def _part(agent: LocalAgent, this: SealedRound, sent: bytes) -> Part:
     terms = this.state.terms
+    if this.question.mechanism == EVALUATION:
+        return evaluated_integers(agent, this.question, terms.num_sites, sent)
+    weights = _sent_weights(agent, this.question, sent)
     if is_summed(this.question):
         return summed_integers(agent, this.question, terms.num_sites, weights)
     answer = agent.answer(this.question)

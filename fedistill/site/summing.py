@@ -4,6 +4,7 @@ Under `trust = "none"` the noise is the site's own, the same question gets the s
 cost. Where noise is shared they are fresh each time, and charged each time (PRIVACY rule 13).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,22 @@ def summed_integers(
         Refusal: See `LocalAgent.answer`.
     """
     plan, rows = plan_sum(agent, question, num_sites), agent.unit_rows
+
+    def noised() -> Integers:
+        mechanism = summable(question.mechanism)
+        return mechanism.noised_integers(agent.learned_from(rows), agent.proxy, plan, weights)
+
+    return charged_part(agent, question, plan, noised)
+
+
+def charged_part(
+    agent: LocalAgent, question: LabelQuestion, plan: SumPlan, noised: Callable[[], Integers]
+) -> Part:
+    """What `noised` gives, called once it is charged for; or what it gave before.
+
+    Raises:
+        Refusal: See `Ledger.charge`.
+    """
     own_noise = question.trust == "none"
     with agent.ledger() as ledger:
         stored = ledger.cached(question.sha256) if own_noise else None
@@ -53,8 +70,7 @@ def summed_integers(
             integers = np.frombuffer(stored.release, "<i8").astype(np.int64)
             return Part(integers=integers, epsilon=0.0, cached=True)
         charge = agent.charge(ledger, question, plan.event, alone=plan.alone)
-        mechanism = summable(question.mechanism)
-        integers = mechanism.noised_integers(rows, agent.proxy, plan, weights)
+        integers = noised()
         if own_noise:
             ledger.store(charge, integers.astype("<i8").tobytes(), b"")
     return Part(integers=integers, epsilon=charge.epsilon, cached=False)

@@ -4,6 +4,7 @@ import numpy as np
 
 from fedistill.evaluate.calibration import calibration
 from fedistill.evaluate.comparison import SiteComparison, compare
+from fedistill.evaluate.federated import federated_scores
 from fedistill.evaluate.metrics import class_scores
 from fedistill.evaluate.summary import SiteWire, Summary
 
@@ -60,6 +61,21 @@ def with_every_part(summary: Summary, classes: tuple[str, ...], sites: int) -> S
             "warnings": ("SVI is left out: 3 rows are fewer than rows-at-least=20",),
         }
     )
+
+
+def with_federated(summary: Summary, confusion: tuple = ((80, 20), (10, 40))) -> Summary:
+    """`summary` of a run whose sites held rows out."""
+    counts = np.array(confusion, float)
+    found = federated_scores(
+        counts,
+        counts[None],
+        confusion_std=np.full((2, 2), 0.1),
+        score_std=0.1,
+        classes=summary.split.classes,
+        sites=["bank_a", "bank_b"],
+    )
+    metrics = summary.metrics.model_copy(update={"federated": found})
+    return summary.model_copy(update={"metrics": metrics})
 
 
 def _site(

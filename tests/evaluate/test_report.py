@@ -2,6 +2,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from examples import with_federated
 from pydantic import ValidationError
 
 from fedistill.evaluate import gains, wording
@@ -254,3 +255,13 @@ def test_receipt_without_a_hash_is_refused_before_anything_is_written(summary, r
     with pytest.raises(ValidationError, match="sha256"):
         write_report(summary, receipts, tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_scores_on_held_out_rows_show_their_errors_and_who_is_in_them(summary, receipts):
+    assert "held out" not in _Elements(render_report(summary, receipts)).text
+    federated = with_federated(summary, ((80, 20), (-3, 4)))
+    text = _Elements(render_report(federated, receipts)).text
+    assert wording.federated_sentence(federated.metrics.federated, federated) in text
+    assert "bank_a, bank_b took part" in text
+    for shown in ("0.800 ± 0.040", "-3", "Taken for default"):
+        assert shown in text.replace("\xa0", " ")

@@ -24,7 +24,7 @@ def test_file_has_the_keys_that_programs_rely_on(summary, tmp_path):
     assert {"task", "dataset", "mechanism", "seed", "metrics", "privacy", "wire"} <= set(written)
     assert set(written["metrics"]) == {
         "student", "student_fp32", "ensemble", "teachers", "central_reference",
-        "student_classes", "student_calibration",
+        "student_classes", "student_calibration", "federated",
     }  # fmt: skip
     assert {"auc", "accuracy", "log_loss", "ece"} <= set(written["metrics"]["student"])
     assert {"auc", "accuracy", "log_loss", "ece"} <= set(written["metrics"]["teachers"]["bank_a"])

@@ -1,6 +1,7 @@
 import io
 
 import pytest
+from examples import with_federated
 from rich.console import Console
 
 from fedistill.evaluate import gains, wording
@@ -96,4 +97,16 @@ def test_long_site_names_leave_gains_and_scores_whole(five_sites, terminal):
     text = _printed(odd, terminal, None)
     assert gains.with_error(site.everyone.gain_private) in text
     assert wording.fraction(five_sites.metrics.ensemble.ece) in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_scores_on_held_out_rows_stand_below_the_others(summary, terminal):
+    assert "held out" not in _printed(summary, terminal, None)
+    federated = with_federated(summary)
+    found = federated.metrics.federated
+    text = _printed(federated, terminal, None)
+    assert (
+        "On some 150 rows that two sites held out, by noised counts: AUC 0.800 ± "
+        f"{found.auc_standard_error:.3f}, accuracy 0.800 ± 0.033."
+    ) in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80

@@ -75,7 +75,7 @@ def next_to(field: str, value: object) -> object:
         "cohort_sha256": "0" * 64,
     }
     if isinstance(value, float):
-        return math.nextafter(value, 0.0)
+        return math.nextafter(value, 0.0) if value else math.nextafter(value, 1.0)
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -96,7 +96,7 @@ def test_a_near_miss_is_another_question(agent, question, field: str) -> None:
 def test_a_near_miss_is_charged_or_refused_and_never_answered_from_the_cache(
     agent, question, field: str
 ) -> None:
-    """PRIVACY rule 13. The proxy set and the number of classes are the site's own: refused."""
+    """PRIVACY rule 13. Proxy set, classes and rows held out are the site's own: refused."""
     missed = replace(question, **{field: next_to(field, getattr(question, field))})
     clauses = {
         "mechanisms": (question.mechanism, missed.mechanism),
@@ -105,7 +105,7 @@ def test_a_near_miss_is_charged_or_refused_and_never_answered_from_the_cache(
     }
     generous = replace(agent, policy=agent.policy.model_copy(update=clauses))
     first = generous.labels(question)
-    if field in ("proxy_sha256", "num_classes", "trust"):
+    if field in ("proxy_sha256", "num_classes", "trust", "holdout_fraction"):
         with pytest.raises(PolicyRefusal, match=field.replace("_", "[-_]")):
             generous.labels(missed)
         assert charges(generous) == 1

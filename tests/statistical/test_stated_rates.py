@@ -8,6 +8,7 @@ import pytest
 from fedistill.mechanisms.mechanism import OURS
 from tests.statistical import (
     noise_law,
+    test_evaluation_noise,
     test_mechanism_noise,
     test_neighbours,
     test_sampled_steps,
@@ -30,6 +31,8 @@ def test_numbers_of_releases_and_powers_are_those_on_the_page() -> None:
         f"over {test_mechanism_noise.RELEASES} releases",
         f"over {test_mechanism_noise.FEW_RELEASES} releases",
         f"over {test_mechanism_noise.MANY_RELEASES:,} releases",
+        f"over {test_evaluation_noise.RELEASES} releases, for two and three classes",
+        f"at epsilon {test_evaluation_noise.EPSILON:g}, {test_evaluation_noise.RUNS} a side, stays",
         f"over {test_sampled_steps.RELEASES} releases of {test_sampled_steps.STEPS} steps",
         f"at epsilon {test_neighbours.EPSILON:g}, {test_neighbours.RUNS} a side",
         f"the same, {test_neighbours.MANY_RUNS} a side",

@@ -1,0 +1,68 @@
+"""A student that a server sent: only what treats each row by itself is run."""
+
+import numpy as np
+import pytest
+
+from fedistill.errors import PolicyRefusal
+from fedistill.mechanisms.sent_student import read_student, student_sha256, student_to_bytes
+from tests import scored_students
+from tests.mechanisms.toy import make_rows
+from tests.scored_students import COLUMNS, even_edges, softmax_student
+
+
+def read(sent: bytes, named: str | None = None):
+    named = student_sha256(sent) if named is None else named
+    return read_student(sent, named, num_classes=2, num_columns=COLUMNS)
+
+
+def test_a_good_student_answers_one_row_with_probabilities() -> None:
+    student = read(student_to_bytes(softmax_student(), even_edges()))
+    answered = student.answer(make_rows(1).rows)
+    assert answered.shape == (1, 2)
+    assert answered.sum() == pytest.approx(1.0)
+    np.testing.assert_array_equal(student.edges, even_edges())
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (scored_students.with_weights_elsewhere, "keeps weights in other files"),
+        (scored_students.with_chance, "has ai.onnx.RandomUniformLike"),
+        (scored_students.of_another_domain, "has com.microsoft.FusedMatMul"),
+        (scored_students.with_a_branch, "has ai.onnx.If"),
+        (scored_students.with_a_function, "has own.Relu"),
+        (lambda: b"", "student must be an ONNX model|takes nothing"),
+        (lambda: b"not a model", "student must be an ONNX file"),
+    ],
+)
+def test_what_may_treat_a_row_by_others_or_by_chance_is_refused(model, words: str) -> None:
+    with pytest.raises(PolicyRefusal, match=words):
+        read(student_to_bytes(model(), even_edges()))
+
+
+def test_another_file_than_the_question_names_is_refused() -> None:
+    good = student_to_bytes(softmax_student(), even_edges())
+    with pytest.raises(PolicyRefusal, match="must be that of the student that was sent"):
+        read(good, student_sha256(good + b"\0"))
+    with pytest.raises(PolicyRefusal, match="must be that of the student that was sent"):
+        read(good, "")
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 2.0])
+def test_bins_that_do_not_rise_are_refused(wrong: float) -> None:
+    edges = even_edges()
+    edges[0, 3] = wrong
+    with pytest.raises(PolicyRefusal, match="finite edges that rise"):
+        read(student_to_bytes(softmax_student(), edges))
+
+
+def test_a_message_too_short_for_its_bins_is_refused() -> None:
+    with pytest.raises(PolicyRefusal, match="must begin with 88 of its bins"):
+        read(b"short")
+
+
+def test_a_model_of_other_columns_is_refused() -> None:
+    """Were it run, every row would count as nothing, and the charge would be wasted."""
+    sent = student_to_bytes(softmax_student(), even_edges())
+    with pytest.raises(PolicyRefusal, match="student takes an input of shape"):
+        read_student(sent, student_sha256(sent), num_classes=2, num_columns=COLUMNS + 1)
