@@ -2,9 +2,10 @@
 
     python -m benchmarks.banks
 
-Every row is a whole run, without secure aggregation: real messages, ledgers and releases with fresh noise, in one process.
-Scores are of the shipped file on the fixed public test split. Seeds reach training only; between
-two runs the noise differs too. A finished row is kept in `--results` and not run again.
+Every row is a whole run, without secure aggregation: real messages, ledgers and releases with fresh
+noise, in one process. Scores are of the shipped file on the fixed public test split. Seeds reach
+training only; between two runs the noise differs too. A finished row is kept in `--results` and not
+run again.
 """
 
 import argparse
