@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fedistill
-from fedistill.cli import data, ledger, plan
+from fedistill.cli import data, ledger, plan, site_agent
 from fedistill.config import describe_keys
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(site_agent.app, name="site")
 app.command()(plan.plan)
 
 
