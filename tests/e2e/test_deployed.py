@@ -28,6 +28,7 @@ class Federation:
         self.folder.mkdir()
         self.sites, _ = write_federation(self.folder)
         self.port = free_port()
+        self.others: list[subprocess.Popen[str]] = []
         self.agents = {name: self.start_agent(site) for name, site in self.sites.items()}
 
     def start_agent(self, site: Site) -> subprocess.Popen[str]:
@@ -46,20 +47,22 @@ class Federation:
             )
 
     def start_flower(self, sockets: dict[str, Path]) -> None:
-        self.log(
+        superlink = self.log(
             "superlink",
             "flower-superlink",
             *("--insecure", "--host", "127.0.0.1", "--port", self.port),
             "--disable-runtime-dependency-installation",
         )
+        self.others.append(superlink)
         self.until(lambda: answers(self.port), "the SuperLink")
         for name, path in sockets.items():
-            self.log(
+            supernode = self.log(
                 f"supernode-{name}",
                 "flower-supernode",
                 *("--insecure", "--superlink", f"127.0.0.1:{self.port}", "--port", free_port()),
                 *("--node-config", f'site-socket="{path}"'),
             )
+            self.others.append(supernode)
         home = Path(self.flower.environment["FLWR_HOME"])
         home.mkdir(exist_ok=True)
         (home / "config.toml").write_text(
@@ -101,6 +104,10 @@ def federation(flower: Flower) -> Iterator[Federation]:
         agent.terminate()
     for agent in federation.agents.values():
         assert agent.wait(timeout=60) == 0
+    for process in federation.others:
+        process.terminate()
+    for process in federation.others:
+        process.wait(timeout=60)
 
 
 def test_flwr_run_over_real_processes_gives_a_student_and_charges_each_site_once(
@@ -123,6 +130,15 @@ def test_flwr_run_over_real_processes_gives_a_student_and_charges_each_site_once
     assert "idle" in status.stdout
     assert [site.charges() for site in federation.sites.values()] == [1, 1, 1]
 
+    killed = federation.agents["bank_b"]
+    killed.kill()
+    killed.wait(timeout=60)
+    federation.agents["bank_b"] = federation.start_agent(federation.sites["bank_b"])
+    again = federation.folder / "again"
+    federation.run(**{"output-dir": str(again)})
+    assert tuple(read_summary(again / "summary.json").privacy.sites) == SITES, federation.logs()
+    assert [site.charges() for site in federation.sites.values()] == [1, 1, 1]
+
 
 def test_what_runs_as_another_user_opens_neither_rows_nor_ledger_nor_key(
     federation: Federation,
@@ -130,14 +146,17 @@ def test_what_runs_as_another_user_opens_neither_rows_nor_ledger_nor_key(
     if os.geteuid() != 0:
         pytest.skip("only root can start a process of another user")
     site = federation.sites["bank_a"]
-    secret = [site.folder / name for name in ("rows.csv", "ledger.db", "identity.key")]
-    for folder in (federation.folder, *federation.folder.parents[:-1]):
-        folder.chmod(folder.stat().st_mode | 0o011) if folder != Path("/") else None
-    for path in secret:
-        read = subprocess.run(
-            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cat", path],
-            capture_output=True,
-            text=True,
-        )
-        assert read.returncode != 0
-        assert "Permission denied" in read.stderr
+    for folder in (federation.flower.folder, federation.folder):
+        folder.chmod(0o711)
+    assert as_nobody("cat", federation.folder / "proxy.bin").returncode == 0
+    for name in ("rows.csv", "ledger.db", "identity.key", "policy.toml", "socket/agent.sock"):
+        read = as_nobody("cat", site.folder / name)
+        assert "Permission denied" in read.stderr, name
+    ask = "import sys, socket; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    asked = as_nobody("/usr/bin/env", "python3", "-c", ask, site.socket)
+    assert asked.returncode != 0
+
+
+def as_nobody(*command: object) -> subprocess.CompletedProcess[str]:
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    return subprocess.run([*user, *map(str, command)], capture_output=True, text=True)
