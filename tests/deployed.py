@@ -30,7 +30,7 @@ class Site:
 
     @property
     def socket(self) -> Path:
-        return self.folder / "socket" / "agent.sock"
+        return self.folder.parent / f"{self.name}.run" / "agent.sock"
 
     @property
     def ledger(self) -> Path:
@@ -96,6 +96,7 @@ def write_federation(folder: Path, **clauses: object) -> tuple[dict[str, Site], 
                     "classes": CLASSES,
                     "proxy-path": "../proxy.bin",
                     "proxy-sha256": proxy.sha256,
+                    "socket-path": f"../{name}.run/agent.sock",
                 }
             )
         )

@@ -108,7 +108,7 @@ COMMANDS = {
     "flower-superlink --insecure --host 127.0.0.1 --port 9093 "
     "--disable-runtime-dependency-installation": DEPLOYED_TEST,
     "flower-supernode --insecure --superlink 127.0.0.1:9093 --port 9101 "
-    "--node-config 'site-socket=\"/srv/bank_a/socket/agent.sock\"'": DEPLOYED_TEST,
+    "--node-config 'site-socket=\"/run/bank_a/agent.sock\"'": DEPLOYED_TEST,
     'flwr run server banks --stream --run-config \'proxy-path="/srv/banks/proxy.bin" '
     'test-path="/srv/banks/test.csv" classes="no,yes" label-column="defaulted" '
     'site-names="bank_a,bank_b,bank_c"\'': DEPLOYED_TEST,

@@ -83,9 +83,7 @@ class SiteConfig(BaseModel):
         description="folder of the questions that wait for the owner, where approval is by hand",
     )
     socket_path: SocketPath = Field(
-        default=Path("socket/agent.sock"),
-        validate_default=True,
-        description="the courier's socket; its folder is open to the courier's group",
+        description="the courier's socket, in a folder that the courier's group may enter"
     )
     owner_socket_path: SocketPath = Field(
         default=Path("owner.sock"), validate_default=True, description="the owner's socket"

@@ -139,6 +139,7 @@ def test_an_agent_that_cannot_answer_does_not_start_and_says_why(site, change, m
         "label-column": "default",
         "classes": ["no", "yes"],
         "proxy-path": "../proxy.bin",
+        "socket-path": "../bank_a.run/agent.sock",
         "proxy-sha256": ProxySet.load(site.folder.parent / "proxy.bin").sha256,
     }
     site.config.write_text(tomli_w.dumps(values | change))

@@ -17,6 +17,7 @@ from tests.e2e.conftest import Flower, free_port
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 PATIENCE = 240.0
+NOBODY = 65534
 
 
 class Federation:
@@ -148,15 +149,28 @@ def test_what_runs_as_another_user_opens_neither_rows_nor_ledger_nor_key(
     site = federation.sites["bank_a"]
     for folder in (federation.flower.folder, federation.folder):
         folder.chmod(0o711)
-    assert as_nobody("cat", federation.folder / "proxy.bin").returncode == 0
-    for name in ("rows.csv", "ledger.db", "identity.key", "policy.toml", "socket/agent.sock"):
-        read = as_nobody("cat", site.folder / name)
-        assert "Permission denied" in read.stderr, name
-    ask = "import sys, socket; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
-    asked = as_nobody("/usr/bin/env", "python3", "-c", ask, site.socket)
-    assert asked.returncode != 0
+    assert as_nobody("head", "-c", 10, federation.folder / "proxy.bin").returncode == 0
+    secret = ("rows.csv", "ledger.db", "identity.key", "policy.toml", "owner.sock")
+    for path in [*(site.folder / name for name in secret), site.socket]:
+        read = as_nobody("head", "-c", 10, path)
+        assert "Permission denied" in read.stderr, path
+
+
+def test_the_courier_s_group_reaches_the_socket_and_no_file(federation: Federation) -> None:
+    python = Path("/usr/bin/python3")
+    if os.geteuid() != 0 or not python.exists():
+        pytest.skip("only root can start a process of another user, with a Python that may be read")
+    site = federation.sites["bank_a"]
+    for folder in (federation.flower.folder, federation.folder):
+        folder.chmod(0o711)
+    connect = "import sys, socket; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    assert "Permission" in as_nobody(python, "-c", connect, site.socket).stderr
+    for path in (site.socket.parent, site.socket):
+        os.chown(path, -1, NOBODY)
+    assert as_nobody(python, "-c", connect, site.socket).returncode == 0
+    assert "Permission denied" in as_nobody("cat", site.folder / "rows.csv").stderr
 
 
 def as_nobody(*command: object) -> subprocess.CompletedProcess[str]:
-    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     return subprocess.run([*user, *map(str, command)], capture_output=True, text=True)
