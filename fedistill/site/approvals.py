@@ -5,6 +5,7 @@ shown; the rounds of a run are one question to them.
 """
 
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from typing import Self
 
 from fedistill.errors import BadInput, DataError, PolicyRefusal, Waiting
 from fedistill.labels import LabelQuestion
+
+log = logging.getLogger("fedistill.site")
 
 MOST_WAITING = 100
 """Undecided questions that are kept; further ones are refused."""
@@ -82,6 +85,7 @@ class Approvals:
                 raise PolicyRefusal(f"{len(waiting)} questions wait in {self.folder}: decide first")
             entry = _entry(run, question)
             self._write(entry)
+            log.info("run %s waits: fedistill site approve %s, or deny %s", run, run, run)
         if entry.decision is Decision.DENIED:
             raise PolicyRefusal(f"run {run} was denied: fedistill site approve {run} allows it")
         if entry.decision is Decision.WAITING:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from fedistill.codec import encode_release
-from fedistill.errors import DataError, FedistillError, MessageRefused
+from fedistill.errors import DataError, FedistillError, MessageRefused, Waiting
 from fedistill.labels import LabelQuestion
 from fedistill.secagg import (
     KeyAdvert,
@@ -180,6 +180,8 @@ class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
 
         try:
             message = self._worker.submit(in_turn).result()
+        except Waiting as error:
+            return agent_pb2.Answer(status=error.public_class)  # asked again every few seconds
         except FedistillError as error:
             log.warning("%s of run %.64r: %s: %s", name, run, type(error).__name__, error)
             return agent_pb2.Answer(status=error.public_class)

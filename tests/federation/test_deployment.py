@@ -104,10 +104,10 @@ def test_labels_outside_a_sum_come_where_the_policy_allows_them(started):
     assert [site.charges() for site in sites.values()] == [1, 1, 1]
 
 
-def test_a_site_whose_agent_is_down_is_left_out(started, folder, monkeypatch):
+def test_a_site_whose_agent_is_down_is_left_out(started, monkeypatch):
     sites, config = started()
     short = config.model_copy(update={"phase_timeout": 2.0})
-    gone = sites | {"bank_c": replace(sites["bank_c"], folder=folder / "gone")}
+    gone = sites | {"bank_c": replace(sites["bank_c"], name="gone")}
     monkeypatch.setattr(courier, "SiteClient", partial(SiteClient, patience=0.5))
     summary = run(short, gone)
     assert any("bank_c" in warning for warning in summary.warnings)
