@@ -262,6 +262,32 @@ def test_an_agent_that_was_restarted_forgets_its_rounds_and_gives_the_same_answe
     assert [site.charges() for site in sites.values()] == [1, 1, 1]
 
 
+def test_an_agent_restarted_between_rounds_rejoins_and_pays_each_round_once(folder, monkeypatch):
+    sites, config = write_federation(folder, mechanisms=("corrections",))
+    rounds = config.model_copy(update={"mechanism": "corrections", "rounds": 3})
+    ask, unmasked = SiteClient.ask, []
+    with ExitStack() as agents:
+        for site in (sites["bank_a"], sites["bank_c"]):
+            agents.enter_context(serving(SiteConfig.load(site.config)))
+        restarted = agents.enter_context(ExitStack())
+        restarted.enter_context(serving(SiteConfig.load(sites["bank_b"].config)))
+
+        def ask_and_restart(client, method, request):
+            answer = ask(client, method, request)
+            if method == "Unmask":
+                unmasked.append(request.site)
+                if len(unmasked) == len(sites):
+                    restarted.close()
+                    restarted.enter_context(serving(SiteConfig.load(sites["bank_b"].config)))
+            return answer
+
+        monkeypatch.setattr(SiteClient, "ask", ask_and_restart)
+        summary = run(rounds, sites)
+    assert tuple(summary.privacy.sites) == SITES
+    assert len(unmasked) == 3 * len(sites)
+    assert [site.charges() for site in sites.values()] == [3, 3, 3]
+
+
 def test_the_courier_adds_little_to_flower_s_start_and_imports_no_torch():
     code = (
         "import time, sys, flwr.clientapp\n"
