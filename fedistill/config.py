@@ -42,6 +42,17 @@ class RunConfig(BaseModel):
     dataset: Annotated[str, AfterValidator(rules.dataset)] = Field(
         "credit_default", description="a shipped data set's name, or a path to CSV, Parquet or npz"
     )
+    proxy_path: rules.AbsolutePath = Field(
+        "",
+        description="of a deployment: the published proxy set's file; empty: a simulation, which "
+        "cuts `dataset`",
+    )
+    test_path: rules.AbsolutePath = Field(
+        "", description="of a deployment: public rows with labels, CSV, Parquet or npz"
+    )
+    classes: Annotated[str, AfterValidator(rules.class_names)] = Field(
+        "", description="of a deployment: comma-separated classes, in the order agreed with sites"
+    )
     label_column: str = Field(
         "", description="the column to predict; empty: the set's own, `y` in npz"
     )
@@ -228,6 +239,12 @@ class RunConfig(BaseModel):
                 + (f" and trim={self.trim}" if self.ensemble_weights == "trimmed" else "")
                 + ", or one site decides alone: raise min-sites"
                 + (" or lower trim" if self.ensemble_weights == "trimmed" else "")
+            )
+        if bool(self.proxy_path) != bool(self.test_path) or (self.proxy_path and not self.classes):
+            raise ConfigError(
+                f"proxy-path={self.proxy_path!r}, test-path={self.test_path!r} and classes="
+                f"{self.classes!r} must be given together: a deployment needs all, a simulation "
+                "none"
             )
         if self.budget < self.epsilon:
             raise ConfigError(

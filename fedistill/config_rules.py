@@ -95,6 +95,17 @@ def columns(value: str) -> str:
     return ",".join(names)
 
 
+def class_names(value: str) -> str:
+    """Nothing, or at least two different names with commas between them."""
+    names = split_names(value)
+    if names and (len(set(names)) < max(2, len(names)) or "" in names):
+        raise _refuse(
+            "must be at least two different classes with commas between them",
+            "name each class once, in the order agreed with the sites",
+        )
+    return ",".join(names)
+
+
 def site_names(value: str) -> str:
     """Names that may name folders, with commas between them."""
     names = split_names(value)

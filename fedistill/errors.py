@@ -7,6 +7,7 @@
     │   └── ProvisionError    a project, a request, a startup kit, a key or a certificate
     ├── Refusal               a site says no; nothing was charged
     │   ├── PolicyRefusal     a clause of the site's policy forbids the question
+    │   ├── Waiting           the site's owner has not decided on the question yet
     │   ├── BudgetExceeded    the population's privacy budget does not hold the charge
     │   └── LedgerError       the ledger is missing, behind its anchor, edited, or cannot be written
     ├── SecAggError           secure aggregation ends, and nobody learned a sum
@@ -56,6 +57,12 @@ class PolicyRefusal(Refusal):
     """A clause of the site's policy forbids the question."""
 
     public_class = "policy"
+
+
+class Waiting(Refusal):
+    """The site's owner has not decided on the question yet."""
+
+    public_class = "waiting"
 
 
 class BudgetExceeded(Refusal):

@@ -7,11 +7,13 @@ labels cannot leave a site.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from fedistill.errors import DataError
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -93,6 +95,21 @@ class LabelQuestion:
     def sha256(self) -> str:
         """The question's identity: equal questions get the same cached answer."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_fields(cls, values: Mapping[str, object]) -> Self:
+        """The question with these fields, as it came over a wire.
+
+        Raises:
+            DataError: A field is missing, unknown or of the wrong type.
+        """
+        types = {field.name: field.type for field in fields(cls)}
+        if set(values) != set(types):
+            raise DataError(f"malformed question: fields {sorted(values)}")
+        for name, value in values.items():
+            if type(value) is not types[name]:
+                raise DataError(f"malformed question: {name}={value!r} must be {types[name]}")
+        return cls(**values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fedistill
-from fedistill.cli import data, ledger, plan, provision, site
+from fedistill.cli import data, ledger, plan, provision, site, site_agent
 from fedistill.config import describe_keys
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(provision.app, name="provision")
+site.app.add_typer(site_agent.app)
 app.add_typer(site.app, name="site")
 app.command()(plan.plan)
 

@@ -113,3 +113,32 @@ def embed(
         track=lambda texts: track(texts, "texts", console=screen, transient=True),
     )
     typer.echo(f"wrote {rows:,} rows to {out}: {numbers:,} numbers for each text of {column}")
+
+
+@app.command()
+def proxy(
+    file: _File,
+    out: _Out,
+    ignore_columns: Annotated[
+        str,
+        typer.Option(help="Columns to leave out, such as labels, with commas between them."),
+    ] = "",
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="A public encoder, as the run-config key names it.")
+    ] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace OUT if it is already there.")
+    ] = False,
+) -> None:
+    """Make the public proxy set of a deployment from public rows.
+
+    FILE is a CSV, Parquet or npz file of public rows. OUT is what the coordinator publishes; its
+    sha256, which is printed, is what every site approves. These rows alone decide what each column
+    means and which categories it has. OUT holds them in the clear.
+    """
+    from fedistill.cli.proxy_file import write_proxy  # imports Arrow
+
+    names = tuple(name.strip() for name in ignore_columns.split(",") if name.strip())
+    made = write_proxy(file, out, ignore_columns=names, encoder=encoder, force=force)
+    typer.echo(f"wrote {len(made.rows):,} rows of {len(made.columns)} columns to {out}")
+    typer.echo(f"sha256 {made.sha256}")

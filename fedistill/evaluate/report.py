@@ -77,6 +77,9 @@ def render_report(summary: Summary, receipts: Sequence[Mapping[str, object]]) ->
             receipts=[_ReceiptLine.model_validate(receipt) for receipt in receipts],
             ece_bins=ECE_BINS,
             stage_rows=_STAGE_ROWS,
+            totals_known=any(
+                site.total_epsilon is not None for site in summary.privacy.sites.values()
+            ),
             two_views=any(
                 {site.views.everyone, site.views.server} != {site.total_epsilon}
                 for site in summary.privacy.sites.values()

@@ -55,7 +55,10 @@ class Metrics(Part):
 
 
 class Views(Part):
-    """Epsilon of all that the site ever released, by who looks. None: no finite bound."""
+    """Epsilon of all that the site ever released, by who looks.
+
+    None: no finite bound, or, in a deployment, known to the site alone.
+    """
 
     everyone: Figure
     server: Figure
@@ -63,6 +66,8 @@ class Views(Part):
 
 class SitePrivacy(Part):
     """What one site paid. `epsilon` is this run's charge, `total_epsilon` all charges composed.
+
+    In a deployment `epsilon` is what the site was asked to pay at most; totals are its own, None.
 
     `mechanism` is what it answered with, and `float_noise` says whether that made its noise in
     floating point.

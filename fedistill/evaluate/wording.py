@@ -170,7 +170,12 @@ def federated_sentence(found: FederatedScores, summary: Summary) -> str:
 
 def dearest(summary: Summary) -> float | None:
     """The largest epsilon that a site was charged by this run."""
-    charges = [site.epsilon for site in summary.privacy.sites.values()]
+    return dearest_of(summary.privacy.sites)
+
+
+def dearest_of(sites: Mapping[str, SitePrivacy]) -> float | None:
+    """The largest of these sites' epsilons for one run."""
+    charges = [site.epsilon for site in sites.values()]
     return max((charge for charge in charges if charge is not None), default=None)
 
 
@@ -230,6 +235,31 @@ def guarantee_sentence(sites: Mapping[str, SitePrivacy], *, honest: int | None =
         f"{pair}-differential privacy at {site.unit} level under {site.adjacency} adjacency, "
         f"against {against}, assuming that {assumption}, that each site runs the published code "
         f"on a machine it alone controls, and that its ledger was not rolled back{floating}."
+    )
+
+
+def asked_sentence(sites: Mapping[str, SitePrivacy], *, honest: int | None = None) -> str:
+    """What deployed sites were asked to pay; what they ever spent is known to them alone.
+
+    Args:
+        sites: What each was asked.
+        honest: See `guarantee_sentence`.
+    """
+    if not sites:
+        return "No site released anything."
+    epsilon, delta = dearest_of(sites), max(site.delta for site in sites.values())
+    units = " or ".join(sorted({site.unit for site in sites.values()}))
+    shared = (
+        f", against all who see sums only, while at least {honest} sites of every sum are honest"
+        if honest
+        else ""
+    )
+    return (
+        f"Each site was asked for an answer that costs it at most epsilon {in_prose(epsilon)} at "
+        f"delta {power(delta)} ({units} level, {next(iter(sites.values())).adjacency}{shared}), "
+        "and charged itself before it answered. What it has spent in total stands in its own "
+        "ledger, and what it sent on its own receipts, which stay with it: nothing here bounds "
+        "them."
     )
 
 

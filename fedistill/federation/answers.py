@@ -52,10 +52,10 @@ def ask_for_labels(this: "Run", roster: Roster) -> Answers:
 
 def _summed_labels(this: "Run", roster: Roster) -> Answers:
     """The sum of the sites' releases, taken as what each of them said on average."""
-    proxy, asked = this.simulation.proxy, this.questions
+    proxy, asked = this.public.proxy, this.questions
     layout = layout_of(
         len(proxy.rows),
-        len(this.simulation.table.classes),
+        len(this.public.classes),
         {
             asked[site].mechanism: mechanism_named(asked[site].mechanism).parameters
             for site in roster.nodes
@@ -79,7 +79,7 @@ def _summed_labels(this: "Run", roster: Roster) -> Answers:
 
 def _rounds(this: "Run", roster: Roster) -> Answers:
     """Sums of the mechanism's own integers, round by round, which answer as one large site."""
-    proxy, first = this.simulation.proxy, next(iter(this.questions.values()))
+    proxy, first = this.public.proxy, next(iter(this.questions.values()))
     mechanism = summable(first.mechanism)
     state = nothing_opened(first, proxy)
     for number in range(1, first.rounds + 1):
@@ -105,7 +105,7 @@ def _rounds(this: "Run", roster: Roster) -> Answers:
 def _answers(
     this: "Run", releases: Mapping[str, LabelRelease], by_site: Mapping[str, LabelRelease]
 ) -> Answers:
-    proxy = this.simulation.proxy
+    proxy = this.public.proxy
     return Answers(
         sites=tuple(releases),
         releases=tuple(releases.values()),

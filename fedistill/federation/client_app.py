@@ -1,7 +1,8 @@
-"""The site's courier: a Flower ClientApp that carries questions in and releases out.
+"""The courier of simulated sites: a Flower ClientApp that carries questions in and releases out.
 
-It imports no torch. A simulated node hosts several sites: node p of P hosts sites s with s mod P
-== p. Whatever goes wrong, the wire sees a public class only; the text stays in the site's own log.
+It imports no torch. A node hosts several sites: node p of P hosts sites s with s mod P == p.
+Whatever goes wrong, the wire sees a public class only; the text stays in the site's own log. A
+deployed site has `courier` in its place.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from flwr.clientapp import ClientApp
 
 from fedistill.config import RunConfig
 from fedistill.errors import FedistillError
-from fedistill.federation import evaluation_messages, messages, sealed_client
+from fedistill.federation import evaluation_messages, messages, records, sealed_client
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import open_site, prepare_data, public_identity
 from fedistill.federation.site_log import log_error, log_warning
@@ -41,7 +42,7 @@ def hello(message: Message, context: Context) -> Message:
                 int(context.node_config["num-partitions"]),
             )
         }
-    return Message(messages.hello_reply(identities), reply_to=message)
+    return Message(records.hello_record(identities), reply_to=message)
 
 
 @app.train("labels")
@@ -111,7 +112,7 @@ def _answer(
         # Everything private code raises stops here (PRIVACY rule 3).
         log_error(folder.site(site), error)
         kind = type(error) if isinstance(error, FedistillError) else FedistillError
-        content = messages.failure_to_record(site, kind.public_class)
+        content = records.failure_record(site, kind.public_class)
     return Message(content, reply_to=message)
 
 

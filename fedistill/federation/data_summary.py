@@ -3,6 +3,7 @@
 import numpy as np
 
 from fedistill.data.description import kinds_in_words
+from fedistill.federation.public import Public
 from fedistill.federation.simulation import Simulation
 
 _SITES_SHOWN = 12
@@ -14,8 +15,7 @@ def describe(simulation: Simulation) -> str:
     lines = [
         f"{table.name}: {len(table.labels):,} rows; {kinds_in_words(proxy.schema)}",
         f"classes: {_classes(simulation)}",
-        f"public: {len(proxy.rows):,} proxy rows without labels (sha256 {proxy.sha256[:12]}), "
-        f"{len(simulation.test.rows):,} test rows",
+        f"public: {_public_rows(simulation)}",
         f"private: {_sizes(simulation)}",
         *(f"left out: {site}, {why}" for site, why in simulation.left_out.items()),
         *_misfits(simulation),
@@ -25,10 +25,29 @@ def describe(simulation: Simulation) -> str:
     return "\n".join(lines)
 
 
-def _classes(simulation: Simulation) -> str:
+def describe_public(public: Public) -> str:
+    """What the coordinator of a deployment has: public rows, classes, and whom it asks."""
+    return "\n".join(
+        [
+            f"{public.name}: {kinds_in_words(public.proxy.schema)}",
+            f"classes: {_classes(public)}",
+            f"public: {_public_rows(public)}",
+            f"sites: {', '.join(public.site_names)}; their rows, policies and ledgers stay there",
+        ]
+    )
+
+
+def _public_rows(public: Public) -> str:
+    return (
+        f"{len(public.proxy.rows):,} proxy rows without labels (sha256 "
+        f"{public.proxy.sha256[:12]}), {len(public.test.rows):,} test rows"
+    )
+
+
+def _classes(public: Public) -> str:
     """Names and shares of the classes among the public test rows."""
-    classes = simulation.table.classes
-    counts = np.bincount(simulation.test.labels, minlength=len(classes))
+    classes = public.classes
+    counts = np.bincount(public.test.labels, minlength=len(classes))
     shares = counts / counts.sum()
     return ", ".join(f"{name} {share:.0%}" for name, share in zip(classes, shares, strict=True)) + (
         " of the test rows" if len(classes) > 1 else ""

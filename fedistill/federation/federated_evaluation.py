@@ -40,11 +40,11 @@ def evaluate_federated(
     """The shipped student's scores on held-out rows; None without any, or with too few sites."""
     if this.config.holdout_fraction == 0:
         return None
-    shares = predict_file(compression.shipped, this.simulation.proxy.rows)
+    shares = predict_file(compression.shipped, this.public.proxy.rows)
     edges = score_edges(shares)
     sent = student_to_bytes(compression.shipped.read_bytes(), edges)
     question = replace(
-        evaluation_question(this.config, this.simulation), broadcast_sha256=student_sha256(sent)
+        evaluation_question(this.config, this.public), broadcast_sha256=student_sha256(sent)
     )
     sealed = this.config.secure_aggregation
     together = len(roster.nodes) if sealed else 1
@@ -139,6 +139,6 @@ def _scores(this: "Run", answered: SealedSum, edges: Floats, plan: SumPlan) -> F
         tables.scores,
         confusion_std=tables.confusion_std,
         score_std=tables.score_std,
-        classes=this.simulation.table.classes,
+        classes=this.public.classes,
         sites=answered.sites,
     )

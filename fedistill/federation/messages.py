@@ -5,7 +5,7 @@ answers, `status` is "ok" or an error's public class. Sizes depend on public val
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, RecordDict
@@ -13,6 +13,8 @@ from flwr.common.serde import recorddict_to_proto
 
 from fedistill.codec import decode_release, encode_release
 from fedistill.errors import DataError
+from fedistill.federation.records import OK as OK
+from fedistill.federation.records import release_record
 from fedistill.labels import LabelQuestion, LabelRelease
 
 if TYPE_CHECKING:
@@ -22,11 +24,10 @@ HELLO = "query.hello"
 LABELS = "train.labels"
 EVALUATE = "evaluate.labels"
 
-OK = "ok"
-
 REASONS: Mapping[str, str] = {
     "no-answer": "did not answer",
     "policy": "refused: its policy forbids the question",
+    "waiting": "waits for its owner's approval",
     "budget": "refused: its privacy budget does not hold the charge",
     "ledger": "refused: its ledger cannot vouch for the budget",
     "malformed": "sent an answer that is not a label release",
@@ -43,14 +44,8 @@ class Answer:
     release: bytes
 
 
-def hello_reply(identities: Mapping[str, bytes]) -> RecordDict:
-    """Which sites a node hosts, and the public key by which each signs (b"" where it has none)."""
-    sites, keys = list(identities), list(identities.values())
-    return RecordDict({"hello": ConfigRecord({"sites": sites, "identities": keys})})
-
-
 def read_hello(content: RecordDict) -> dict[str, bytes]:
-    """Inverse of `hello_reply`; a malformed reply hosts nobody."""
+    """Inverse of `hello_record`; a malformed reply hosts nobody."""
     record = content.config_records.get("hello", ConfigRecord())
     sites, keys = record.get("sites"), record.get("identities")
     if not isinstance(sites, list) or not isinstance(keys, list) or len(sites) != len(keys):
@@ -73,28 +68,18 @@ def read_question(content: RecordDict) -> tuple[str, LabelQuestion]:
     """
     record = dict(content.config_records.get("question", ConfigRecord()))
     site = record.pop("site", None)
-    types = {field.name: field.type for field in fields(LabelQuestion)}
-    if set(record) != set(types) or not isinstance(site, str):
+    if not isinstance(site, str):
         raise DataError(f"malformed question: fields {sorted(record)}")
-    for name, value in record.items():
-        if type(value) is not types[name]:
-            raise DataError(f"malformed question: {name}={value!r} must be {types[name]}")
-    return site, LabelQuestion(**record)  # type: ignore[arg-type]
+    return site, LabelQuestion.from_fields(record)
 
 
 def release_to_record(site: str, release: LabelRelease) -> RecordDict:
     """A site's noised labels."""
-    record = ConfigRecord({"site": site, "status": OK, "release": encode_release(release)})
-    return RecordDict({"release": record})
-
-
-def failure_to_record(site: str, public_class: str) -> RecordDict:
-    """A site's failure: a public class, no text."""
-    return RecordDict({"release": ConfigRecord({"site": site, "status": public_class})})
+    return release_record(site, encode_release(release))
 
 
 def read_answer(content: RecordDict) -> Answer:
-    """Inverse of both; what cannot be read has the status "malformed"."""
+    """An answer as `records` writes it; what cannot be read has the status "malformed"."""
     record = content.config_records.get("release", ConfigRecord())
     site, status, release = (record.get(key) for key in ("site", "status", "release"))
     if not isinstance(site, str) or status not in (OK, *REASONS):

@@ -32,7 +32,7 @@ Reader = Callable[[str, Answer], LabelRelease]
 
 def hello(this: "Run") -> Roster:
     """Find the node of every site."""
-    sites = this.simulation.site_names
+    sites = this.public.site_names
     roster = find_sites(
         this.grid,
         sites,
@@ -61,7 +61,7 @@ def labels(this: "Run", roster: Roster) -> Releases:
         on_progress=partial(this.progress.step, "labels"),
     )
     releases, failures = _read_all(answers, read)
-    _leave_out(this, "labels", failures, len(this.simulation.site_names))
+    _leave_out(this, "labels", failures, len(this.public.site_names))
     _save(this, "labels", releases)
     return releases
 
@@ -69,9 +69,9 @@ def labels(this: "Run", roster: Roster) -> Releases:
 def student(this: "Run", ensemble: Ensemble) -> TabularStudent:
     """Distil the ensemble into a student."""
     done = this.folder.checkpoint("student.safetensors")
-    proxy = this.simulation.proxy
+    proxy = this.public.proxy
     if done.is_file():
-        num_classes = len(this.simulation.table.classes)
+        num_classes = len(this.public.classes)
         stored = make_student(this.config.student, TabularEncoding.fit(proxy), num_classes)
         stored.load_state_dict(load_file(done))
         return stored
@@ -94,9 +94,9 @@ def compression(this: "Run", trained: TabularStudent, ensemble: Ensemble) -> Com
         return _stored_compression(this, json.loads(done.read_text()))
     result = compress(
         trained,
-        this.simulation.proxy,
+        this.public.proxy,
         ensemble.target,
-        classes=this.simulation.table.classes,
+        classes=this.public.classes,
         prune_ratio=this.config.prune_ratio,
         int8=this.config.quantize == "int8",
         directory=this.folder.path,
@@ -113,7 +113,7 @@ def evaluate(this: "Run", roster: Roster, releases: Mapping[str, LabelRelease]) 
 
     Only where `releases` shows each site's own: there is no teacher to see in a sum.
     """
-    if not releases:
+    if this.simulation is None or not releases:
         return {}
     test = this.simulation.test_rows
 
@@ -161,7 +161,7 @@ def _read_all(answers: dict[str, Answer], read: Reader) -> tuple[Releases, dict[
 
 def _label_reader(this: "Run") -> Reader:
     """Reads a site's answer to its question, checked against its plan."""
-    proxy = this.simulation.proxy
+    proxy = this.public.proxy
 
     def read(site: str, answer: Answer) -> LabelRelease:
         question = this.questions[site]

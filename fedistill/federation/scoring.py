@@ -15,7 +15,7 @@ from fedistill.evaluate.reference import central_reference
 from fedistill.evaluate.summary import Metrics
 from fedistill.features import Expansion, proxy_basis
 from fedistill.federation.answers import Answers
-from fedistill.federation.simulation import open_site
+from fedistill.federation.simulation import Simulation, open_site
 from fedistill.labels import Floats, LabelRelease, probabilities
 from fedistill.mechanisms import is_summed, mechanism_named
 
@@ -32,21 +32,13 @@ def score_all(
     compressed: Compression,
 ) -> Metrics:
     """Score everything on the public test rows; the central reference is for simulations only."""
-    this.progress.step("score", 0, 0, "central reference and test scores")
-    test = this.simulation.test
-    classes = this.simulation.table.classes
+    this.progress.step("score", 0, 0, "test scores")
+    test, classes = this.public.test, this.public.classes
 
     def scored(shares: Floats) -> Scores:
         return score(shares, test.labels)
 
-    private = list(this.simulation.sites.values())
-    reference = central_reference(
-        np.concatenate([part.rows for part in private]),
-        np.concatenate([part.labels for part in private]),
-        test.rows,
-        num_classes=len(classes),
-        schema=this.simulation.proxy.schema,
-    )
+    reference = None if this.simulation is None else _central(this.simulation)
     shipped = predict_file(compressed.shipped, test.rows)
     return Metrics(
         student=scored(shipped),
@@ -55,11 +47,23 @@ def score_all(
         teachers={
             site: scored(probabilities(release.log_odds)) for site, release in teachers.items()
         }
-        if not this.config.secure_aggregation
+        if teachers or (not this.config.secure_aggregation and this.simulation is not None)
         else None,
-        central_reference=scored(reference),
+        central_reference=None if reference is None else scored(reference),
         student_classes=dict(zip(classes, class_scores(shipped, test.labels), strict=True)),
         student_calibration=calibration(shipped, test.labels),
+    )
+
+
+def _central(simulation: Simulation) -> Floats:
+    """Answers to the test rows of a model of all sites' rows, without privacy."""
+    private = list(simulation.sites.values())
+    return central_reference(
+        np.concatenate([part.rows for part in private]),
+        np.concatenate([part.labels for part in private]),
+        simulation.test.rows,
+        num_classes=len(simulation.classes),
+        schema=simulation.proxy.schema,
     )
 
 
@@ -75,7 +79,10 @@ def compare_sites(
     is, taken from the site's ledger where the server sees sums only; its own model without privacy
     is trained on its rows here.
     """
-    student = predict_file(compressed.shipped, this.simulation.test.rows)
+    simulation = this.simulation
+    if simulation is None:
+        return {}
+    student = predict_file(compressed.shipped, simulation.test.rows)
     names = answers.sites[:MOST_SITES_COMPARED]
     if len(names) < len(answers.sites):
         this.warn(f"gains from joining are shown for {len(names)} of {len(answers.sites)} sites")
@@ -86,27 +93,27 @@ def compare_sites(
     for number, site in enumerate(names):
         this.progress.step("gains", number, len(names), f"{site} alone")
         models = {
-            "local": _alone(this, site),
+            "local": _alone(simulation, site),
             "local_private": _alone_with_privacy(this, site, _own_release(this, site, answers)),
         }
         compared[site] = SiteComparison(
-            rows=len(this.simulation.sites[site].rows),
-            misfit_rows=this.simulation.misfits[site],
+            rows=len(simulation.sites[site].rows),
+            misfit_rows=simulation.misfits[site],
             weight=shares.get(site),
-            everyone=compare(labels=this.simulation.test.labels, student=student, **models),
-            own=_on_own_rows(this, site, models, student),
+            everyone=compare(labels=simulation.test.labels, student=student, **models),
+            own=_on_own_rows(simulation, site, models, student),
         )
     this.progress.step("gains", len(names), len(names), "compared")
     return compared
 
 
-def _alone(this: "Run", site: str) -> Floats:
+def _alone(simulation: Simulation, site: str) -> Floats:
     """The site's own model without privacy, on the test rows."""
-    rows, expansion = this.simulation.sites[site], Expansion.of(this.simulation.proxy.schema)
+    rows, expansion = simulation.sites[site], Expansion.of(simulation.proxy.schema)
     return local_model(
         expansion.transform(rows.rows),
         rows.labels,
-        expansion.transform(this.simulation.test.rows),
+        expansion.transform(simulation.test.rows),
         num_classes=rows.num_classes,
     )
 
@@ -125,22 +132,22 @@ def _alone_with_privacy(this: "Run", site: str, release: LabelRelease | None) ->
     """The site's own release, denoised, on the test rows; None where it has none."""
     if release is None:
         return None
-    proxy = this.simulation.proxy
+    proxy = this.public.proxy
     response = mechanism_named(release.mechanism).response(this.questions[site], release, proxy)
     alone = build_ensemble([release], [response], proxy_basis(proxy))
-    return probabilities(alone.label(this.simulation.test.rows))
+    return probabilities(alone.label(this.public.test.rows))
 
 
 def _on_own_rows(
-    this: "Run", site: str, own_models: Mapping[str, Floats | None], student: Floats
+    simulation: Simulation, site: str, own_models: Mapping[str, Floats | None], student: Floats
 ) -> Comparison | None:
     """The comparison on those public test rows that the site column gives to this site."""
-    whose = this.simulation.test_site
+    whose = simulation.test_site
     if whose is None:
         return None
     own = np.array([name == site for name in whose])
     return compare(
-        labels=this.simulation.test.labels[own],
+        labels=simulation.test.labels[own],
         student=student[own],
         **{name: None if answers is None else answers[own] for name, answers in own_models.items()},
     )

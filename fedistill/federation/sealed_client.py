@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedistill.config import RunConfig
 from fedistill.errors import FedistillError, MessageRefused, PolicyRefusal
-from fedistill.federation import sealed_messages
+from fedistill.federation import records, sealed_messages
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.sealed_messages import Reply
 from fedistill.federation.simulation import open_site, prepare_data
@@ -109,7 +109,7 @@ def _reply(
         # Everything private code raises stops here (PRIVACY rule 3).
         log_error(_folder(context, site), error)
         kind = type(error) if isinstance(error, FedistillError) else FedistillError
-        content = sealed_messages.refusal_to_record(site, kind.public_class)
+        content = records.refusal_record(site, kind.public_class)
     return Message(content, reply_to=message)
 
 

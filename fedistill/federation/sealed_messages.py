@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedistill.errors import DataError
 from fedistill.federation.messages import OK, REASONS, question_to_record, read_question
+from fedistill.federation.records import sealed_record
 from fedistill.labels import LabelQuestion
 from fedistill.secagg import (
     KeyAdvert,
@@ -106,13 +107,7 @@ def reply_to_record(site: str, reply: Reply) -> RecordDict:
     """
     if type(reply) not in get_args(Reply):
         raise TypeError(f"{type(reply).__name__} is no message of a sealed round")
-    record = ConfigRecord({"site": site, "status": OK, "message": reply.to_bytes()})
-    return RecordDict({"reply": record})
-
-
-def refusal_to_record(site: str, public_class: str) -> RecordDict:
-    """A site's failure in a step: a public class, no text."""
-    return RecordDict({"reply": ConfigRecord({"site": site, "status": public_class})})
+    return sealed_record(site, reply.to_bytes())
 
 
 def read_reply(content: RecordDict) -> tuple[str, bytes]:

@@ -97,7 +97,7 @@ def sum_over_sites(
         round=round,
         identities=tuple(sorted((site, roster.identities[site]) for site in roster.nodes)),
         config_sha256=this.config.sha256(),
-        proxy_sha256=this.simulation.proxy.sha256,
+        proxy_sha256=this.public.proxy.sha256,
         length=ask.length,
         bound=ask.bound,
         grid=ask.grid,

@@ -7,10 +7,11 @@ from rich.console import Console
 from fedistill.config import RunConfig
 from fedistill.errors import FedistillError
 from fedistill.evaluate.table import print_summary
-from fedistill.federation.data_summary import describe
+from fedistill.federation.data_summary import describe, describe_public
 from fedistill.federation.progress import Progress
+from fedistill.federation.public import Public
 from fedistill.federation.run_folder import RunFolder, run_folder
-from fedistill.federation.up_front import prepare
+from fedistill.federation.up_front import prepare, prepare_deployment
 from fedistill.federation.workflow import run_workflow
 
 app = ServerApp()
@@ -24,10 +25,15 @@ def main(grid: Grid, context: Context) -> None:
     try:
         config = RunConfig.from_flat(context.run_config)
         folder = run_folder(config, str(context.run_id))
-        simulation = prepare(config)
-        progress.say(describe(simulation))
+        public: Public
+        if config.proxy_path:
+            public = prepare_deployment(config)
+            progress.say(describe_public(public))
+        else:
+            public = prepare(config)
+            progress.say(describe(public))
         summary = run_workflow(
-            grid, config, simulation, folder, run=str(context.run_id), progress=progress
+            grid, config, public, folder, run=str(context.run_id), progress=progress
         )
     except Exception as error:
         known = isinstance(error, FedistillError)

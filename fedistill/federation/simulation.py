@@ -1,7 +1,7 @@
 """A federation on one machine: one data set, cut into public rows and simulated sites.
 
-Here one person holds all rows, so the server may read them for references and checks. A
-deployed server never imports this module's `Simulation`.
+Here one person holds all rows, so the server may read them for references and checks. A deployed
+server has a `Deployment` in its place.
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ from fedistill.data import (
 )
 from fedistill.data.encoder import Encoder
 from fedistill.errors import DataError
+from fedistill.federation.public import Public
 from fedistill.federation.run_folder import RunFolder, ledger_path
 from fedistill.labels import EVALUATION, LabelQuestion
 from fedistill.mechanisms import Mechanism, mechanism_named
@@ -60,6 +61,16 @@ class Simulation:
     notes: Mapping[str, str]
 
     @property
+    def name(self) -> str:
+        """What the data set is called."""
+        return self.table.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their indices."""
+        return self.table.classes
+
+    @property
     def site_names(self) -> tuple[str, ...]:
         """The sites that take part, in a fixed order."""
         return tuple(self.sites)
@@ -70,7 +81,7 @@ class Simulation:
         return ProxySet(schema=self.proxy.schema, rows=self.test.rows)
 
 
-def question_of(config: RunConfig, simulation: Simulation, site: str = "") -> LabelQuestion:
+def question_of(config: RunConfig, public: Public, site: str = "") -> LabelQuestion:
     """What the server asks of a site; "" is any that `site-mechanisms` does not name."""
     mechanism, teacher = config.mechanism_of(site)
     return LabelQuestion(
@@ -79,8 +90,8 @@ def question_of(config: RunConfig, simulation: Simulation, site: str = "") -> La
         delta=config.delta,
         solver=config.solver,
         probe_steps=config.probe_steps,
-        num_classes=len(simulation.table.classes),
-        proxy_sha256=simulation.proxy.sha256,
+        num_classes=len(public.classes),
+        proxy_sha256=public.proxy.sha256,
         teacher=teacher,
         shards=config.shards,
         queries=config.queries,
@@ -101,14 +112,14 @@ def question_of(config: RunConfig, simulation: Simulation, site: str = "") -> La
     )
 
 
-def questions_of(config: RunConfig, simulation: Simulation) -> dict[str, LabelQuestion]:
+def questions_of(config: RunConfig, public: Public) -> dict[str, LabelQuestion]:
     """What the server asks, by site."""
-    return {site: question_of(config, simulation, site) for site in simulation.sites}
+    return {site: question_of(config, public, site) for site in public.site_names}
 
 
-def evaluation_question(config: RunConfig, simulation: Simulation) -> LabelQuestion:
+def evaluation_question(config: RunConfig, public: Public) -> LabelQuestion:
     """What the server asks of every site, but for the student's hash."""
-    asked = question_of(config, simulation)
+    asked = question_of(config, public)
     return LabelQuestion(
         mechanism=EVALUATION,
         epsilon=config.evaluation_epsilon,

@@ -9,6 +9,8 @@ from fedistill.config import RunConfig
 from fedistill.data.wording import suggestion
 from fedistill.errors import ConfigError, LedgerError, PolicyRefusal
 from fedistill.features import proxy_basis
+from fedistill.federation.deployment import Deployment, open_deployment
+from fedistill.federation.public import Public
 from fedistill.federation.run_folder import (
     RunFolder,
     check_run_folder,
@@ -48,23 +50,44 @@ def prepare(config: RunConfig) -> Simulation:
         BadInput: Names field, value and bound. Nothing was charged.
     """
     simulation = prepare_data(config)
-    if config.min_sites > len(simulation.sites):
-        without = "".join(f"; {site}: {why}" for site, why in simulation.left_out.items())
-        raise ConfigError(
-            f"min-sites={config.min_sites} must be at most the number of sites that take part, "
-            f"{len(simulation.sites)}{without}: lower min-sites or bring more rows"
-        )
-    if config.secure_aggregation:
-        _check_sums(config, len(simulation.sites))
-    _check_mechanisms(config, simulation)
+    _check(config, simulation)
     if config.holdout_fraction > 0:
         _check_evaluation(config, simulation)
-    if config.output_dir:
-        check_run_folder(Path(config.output_dir), config)
     if config.ledger_dir:
         check_writable("ledger-dir", Path(config.ledger_dir))
         _check_budgets(config, simulation)
     return simulation
+
+
+def prepare_deployment(config: RunConfig) -> Deployment:
+    """Read the coordinator's files, and check what can be checked before sites are asked.
+
+    Raises:
+        BadInput: Names field, value and bound. Nothing was charged.
+    """
+    if config.holdout_fraction > 0:
+        raise ConfigError(
+            f"holdout-fraction={config.holdout_fraction} must be 0 with proxy-path: this version "
+            "scores held-out rows in simulations only"
+        )
+    deployment = open_deployment(config)
+    _check(config, deployment)
+    return deployment
+
+
+def _check(config: RunConfig, public: Public) -> None:
+    """What holds for both: enough sites, mechanisms that can answer, a folder for the run."""
+    if config.min_sites > len(public.site_names):
+        without = "".join(f"; {site}: {why}" for site, why in public.left_out.items())
+        raise ConfigError(
+            f"min-sites={config.min_sites} must be at most the number of sites that take part, "
+            f"{len(public.site_names)}{without}: lower min-sites or bring more rows"
+        )
+    if config.secure_aggregation:
+        _check_sums(config, len(public.site_names))
+    _check_mechanisms(config, public)
+    if config.output_dir:
+        check_run_folder(Path(config.output_dir), config)
 
 
 def _check_sums(config: RunConfig, num_sites: int) -> None:
@@ -84,19 +107,19 @@ def _check_sums(config: RunConfig, num_sites: int) -> None:
         )
 
 
-def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
+def _check_mechanisms(config: RunConfig, public: Public) -> None:
     """Refuse mechanisms, teachers and encoders that no site can answer with, before a run."""
     for site, _, _ in config.exceptions:
-        if site not in simulation.sites:
+        if site not in public.site_names:
             raise ConfigError(
                 f"site-mechanisms names {site!r}, which is no site that takes part: "
-                f"{suggestion(site, simulation.sites)}"
+                f"{suggestion(site, public.site_names)}"
             )
     units = set()
-    for question, where in _places(config, simulation).items():
+    for question, where in _places(config, public).items():
         try:
             mechanism = mechanism_named(question.mechanism)
-            _check_question(config, simulation, question, mechanism)
+            _check_question(config, public, question, mechanism)
         except (ConfigError, PolicyRefusal) as refusal:
             raise ConfigError(f"{where}{refusal}") from None
         units.add(unit_of(config, mechanism))
@@ -107,32 +130,32 @@ def _check_mechanisms(config: RunConfig, simulation: Simulation) -> None:
         )
 
 
-def _plan(question: LabelQuestion, simulation: Simulation) -> Plan:
+def _plan(question: LabelQuestion, public: Public) -> Plan:
     """What the (first) answer of a site costs."""
     if is_summed(question):
         return summable(question.mechanism).plan_sum(
             question,
-            simulation.proxy,
+            public.proxy,
             rows_at_least=ROWS_AT_LEAST,
-            num_sites=len(simulation.sites),
+            num_sites=len(public.site_names),
         )
     return mechanism_named(question.mechanism).plan(
-        question, simulation.proxy, rows_at_least=ROWS_AT_LEAST
+        question, public.proxy, rows_at_least=ROWS_AT_LEAST
     )
 
 
-def _places(config: RunConfig, simulation: Simulation) -> dict[LabelQuestion, str]:
+def _places(config: RunConfig, public: Public) -> dict[LabelQuestion, str]:
     """Each question once, with the key and site that a refusal must name, if not `mechanism`."""
     named = {site for site, _, _ in config.exceptions}
     places: dict[LabelQuestion, str] = {}
-    for site, question in questions_of(config, simulation).items():
+    for site, question in questions_of(config, public).items():
         where = f"site-mechanisms={config.site_mechanisms!r}, {site}: " if site in named else ""
         places[question] = where and places.get(question, where)
     return places
 
 
 def _check_question(
-    config: RunConfig, simulation: Simulation, question: LabelQuestion, mechanism: Mechanism
+    config: RunConfig, public: Public, question: LabelQuestion, mechanism: Mechanism
 ) -> None:
     _check_unit(config, question.mechanism, mechanism)
     if has_float_noise(mechanism) and config.float_noise == "refuse":
@@ -141,9 +164,9 @@ def _check_question(
             "whose noise is made in floating point: see the page on sharp edges, or choose "
             "another mechanism"
         )
-    _plan(question, simulation)
-    if simulation.proxy.encoder is not None:
-        proxy_basis(simulation.proxy)
+    _plan(question, public)
+    if public.proxy.encoder is not None:
+        proxy_basis(public.proxy)
 
 
 def _check_unit(config: RunConfig, name: str, mechanism: Mechanism) -> None:

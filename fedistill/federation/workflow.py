@@ -24,6 +24,7 @@ from fedistill.federation.asking import Wire
 from fedistill.federation.disagreement import disagreements
 from fedistill.federation.federated_evaluation import evaluate_federated
 from fedistill.federation.progress import Progress
+from fedistill.federation.public import Public
 from fedistill.federation.result import summarize
 from fedistill.federation.run_folder import RunFolder
 from fedistill.federation.simulation import Simulation, questions_of, write_policies
@@ -38,7 +39,7 @@ class Run:
     name: str
     grid: Grid
     config: RunConfig
-    simulation: Simulation
+    public: Public
     folder: RunFolder
     progress: Progress
     questions: Mapping[str, LabelQuestion]
@@ -46,6 +47,11 @@ class Run:
     wire: Wire = field(default_factory=Wire)
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def simulation(self) -> Simulation | None:
+        """All rows, in a simulation; None where sites keep theirs."""
+        return self.public if isinstance(self.public, Simulation) else None
 
     def warn(self, message: str) -> None:
         """Tell now, and in the result."""
@@ -71,7 +77,7 @@ class Run:
 def run_workflow(
     grid: Grid,
     config: RunConfig,
-    simulation: Simulation,
+    public: Public,
     folder: RunFolder,
     *,
     run: str,
@@ -88,21 +94,21 @@ def run_workflow(
         name=run,
         grid=grid,
         config=config,
-        simulation=simulation,
+        public=public,
         folder=folder,
         progress=progress,
-        questions=questions_of(config, simulation),
+        questions=questions_of(config, public),
         started=datetime.now(UTC),
     )
     if folder.claim(config):
         this.warn("an earlier run in this folder did not finish: going on after its last phase")
 
-    for site, why in simulation.left_out.items():
+    for site, why in public.left_out.items():
         progress.warn(f"{site} takes no part: {why}")
 
     with this.phase("hello"):
-        if config.secure_aggregation:
-            write_policies(config, simulation, folder)
+        if config.secure_aggregation and this.simulation is not None:
+            write_policies(config, this.simulation, folder)
         roster = phases.hello(this)
     answers = ask_for_labels(this, roster)
     with this.phase("target"):
@@ -119,8 +125,9 @@ def run_workflow(
     federated = evaluate_federated(this, roster.only(answers.sites), compression)
     metrics = metrics.model_copy(update={"federated": federated})
     with this.phase("report"):
-        receipts = read_receipts(folder.receipts)
-        summary = summarize(this, metrics, gains, compression, receipts)
+        # A deployed site's receipts stay with it.
+        receipts = () if this.simulation is None else read_receipts(folder.receipts)
+        summary = summarize(this, metrics, gains, compression, receipts, answers.sites)
         write_report(summary, [receipt.model_dump() for receipt in receipts], folder.report)
         write_summary(summary, folder.summary)
     return summary
@@ -132,7 +139,7 @@ def average(this: Run, answers: Answers) -> Ensemble:
     ensemble = build_ensemble(
         answers.releases,
         answers.responses,
-        proxy_basis(this.simulation.proxy),
+        proxy_basis(this.public.proxy),
         weights=this.config.weighting,
         trim=this.config.trim,
     )

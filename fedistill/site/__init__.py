@@ -1,10 +1,11 @@
 """What a site runs: its policy, and the agent that alone reads private rows."""
 
 from fedistill.site.agent import LocalAgent, SiteAgent, open_ledger
-from fedistill.site.policy import Evaluation, FloatNoise, Policy, Sealing, Trust
+from fedistill.site.policy import Approval, Evaluation, FloatNoise, Policy, Sealing, Trust
 from fedistill.site.sealing import SealedRound
 
 __all__ = [
+    "Approval",
     "Evaluation",
     "FloatNoise",
     "LocalAgent",

@@ -29,8 +29,9 @@ from fedistill.privacy.ledger import Ledger, StoredRelease
 from fedistill.privacy.ledger_budget import Alone
 from fedistill.privacy.ledger_key import key_path, load_key
 from fedistill.privacy.receipts import Receipt, append_receipt
+from fedistill.site.approvals import Approvals
 from fedistill.site.holding_out import hold_out
-from fedistill.site.policy import Policy
+from fedistill.site.policy import Approval, Policy
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -62,6 +63,10 @@ class LocalAgent:
         proxy: The site's own copy of the public proxy set.
         ledger_path: Ledger of the policy's population.
         receipts_path: Where receipts are appended.
+        key: File of the site's signing key; None: beside the ledger.
+        new_ledger: Whether a ledger that is missing is begun. Where it must exist, deleting it
+            brings no budget back (PRIVACY rule 12).
+        approvals: The owner's decisions, where the policy asks for them.
     """
 
     run: str
@@ -70,6 +75,9 @@ class LocalAgent:
     proxy: ProxySet
     ledger_path: Path
     receipts_path: Path
+    key: Path | None = None
+    new_ledger: bool = True
+    approvals: Approvals | None = None
     _stays_open: bool = field(default=False, init=False, repr=False, compare=False)
     _users: int = field(default=0, init=False, repr=False, compare=False)
     _ledger: Ledger | None = field(default=None, init=False, repr=False, compare=False)
@@ -151,7 +159,7 @@ class LocalAgent:
     @property
     def identity(self) -> Ed25519PrivateKey:
         """The key that signs for this site: its ledger, and its part of sealed rounds."""
-        return load_key(key_path(self.ledger_path)).private
+        return load_key(self.key or key_path(self.ledger_path)).private
 
     @property
     def unit_rows(self) -> LabelledRows:
@@ -184,6 +192,7 @@ class LocalAgent:
 
         Raises:
             PolicyRefusal: Names the clause, the value and the bound.
+            Waiting: The site's owner has not decided on the question.
         """
         mechanism = mechanism_named(question.mechanism)
         self.policy.check(
@@ -197,6 +206,8 @@ class LocalAgent:
             raise PolicyRefusal(
                 f"num_classes={question.num_classes} must be {self.rows.num_classes}, as registered"
             )
+        if self.policy.approval is Approval.BY_HAND:
+            self._require_approval(question)
         if self.proxy.encoder is not None:
             proxy_basis(self.proxy)  # an encoder that is unfit for public rows costs nothing
 
@@ -235,7 +246,9 @@ class LocalAgent:
     def ledger(self) -> Iterator[Ledger]:
         """The ledger, opened if it is not; what a policy refuses never comes this far."""
         if self._ledger is None:
-            self._ledger = open_ledger(self.policy, self.ledger_path, create=True)
+            self._ledger = open_ledger(
+                self.policy, self.ledger_path, create=self.new_ledger, key=self.key
+            )
         self._users += 1
         try:
             yield self._ledger
@@ -303,6 +316,14 @@ class LocalAgent:
             parameters=mechanism_named(question.mechanism).parameters,
         )
 
+    def _require_approval(self, question: LabelQuestion) -> None:
+        if self.approvals is None:
+            raise PolicyRefusal(
+                f"policy of {self.policy.site}: approval={self.policy.approval} must be automatic "
+                "where nobody can be asked: run the site's agent"
+            )
+        self.approvals.require(self.run, question)
+
     def _close(self) -> None:
         if self._ledger is not None:
             self._ledger.close()
@@ -318,7 +339,7 @@ class Answer:
     cached: bool
 
 
-def open_ledger(policy: Policy, path: Path, *, create: bool) -> Ledger:
+def open_ledger(policy: Policy, path: Path, *, create: bool, key: Path | None = None) -> Ledger:
     """The ledger of the population that `policy` declares.
 
     Raises:
@@ -330,6 +351,7 @@ def open_ledger(policy: Policy, path: Path, *, create: bool) -> Ledger:
         adjacency=policy.adjacency,
         unit=policy.unit,
         create=create,
+        key=key,
     )
 
 

@@ -48,6 +48,13 @@ class Trust(StrEnum):
     """That of `min-honest-sites` sites together, of which the server sees the sum."""
 
 
+class Approval(StrEnum):
+    """Whether the clauses decide alone, or the owner must also approve each run's question."""
+
+    AUTOMATIC = "automatic"
+    BY_HAND = "by-hand"
+
+
 class Policy(BaseModel):
     """The clauses of `policy.toml` (kebab-case keys there)."""
 
@@ -118,6 +125,10 @@ class Policy(BaseModel):
         gt=0,
         description="budget against everybody but this site, where noise is shared: for the case "
         "that all others pool what they know",
+    )
+    approval: Approval = Field(
+        default=Approval.AUTOMATIC,
+        description="whether the clauses decide alone, or the owner also approves each run",
     )
     peers: Mapping[str, str] = Field(
         default={},

@@ -78,7 +78,7 @@ def ask_and_combine(config: RunConfig, *, poisoned: bool) -> tuple[float, Ensemb
         name="1",
         grid=grid,
         config=config,
-        simulation=simulation,
+        public=simulation,
         folder=run_folder(config, "1"),
         progress=Progress(),
         questions=questions_of(config, simulation),

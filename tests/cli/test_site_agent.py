@@ -1,0 +1,149 @@
+"""What a site's owner types, and what a coordinator does before."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from fedistill.data import ProxySet
+from fedistill.errors import PolicyRefusal, Waiting
+from fedistill.labels import LabelQuestion
+from fedistill.site.approvals import MOST_WAITING, Approvals, Decision
+from fedistill.site.daemon import serving
+from fedistill.site.site_config import SiteConfig
+from tests.cli.conftest import COMMAND
+from tests.deployed import Site, write_federation
+
+QUESTION = LabelQuestion(
+    mechanism="dp-probe", epsilon=1.0, delta=1e-5, num_classes=2, proxy_sha256="0" * 64
+)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    # Not tmp_path: names of Unix sockets end at 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        sites, _ = write_federation(Path(folder))
+        yield sites["bank_a"]
+
+
+def fedistill(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_a_proxy_set_is_made_of_public_rows(site):
+    out = site.folder / "proxy.bin"
+    done = fedistill(
+        "data", "proxy", site.folder.parent / "public.csv", out, "--ignore-columns", "default"
+    )
+    assert done.returncode == 0, done.stderr
+    proxy = ProxySet.load(out)
+    assert proxy.sha256 in done.stdout
+    assert "default" not in proxy.columns
+    assert proxy == ProxySet.load(site.folder.parent / "proxy.bin")
+    again = fedistill("data", "proxy", site.folder.parent / "public.csv", out)
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+
+
+def test_a_ledger_is_begun_once(site):
+    for path in site.folder.glob("ledger.db*"):
+        path.unlink()
+    begun = fedistill("site", "new-ledger", "--config", site.config)
+    assert begun.returncode == 0, begun.stderr
+    assert site.charges() == 0
+    again = fedistill("site", "new-ledger", "--config", site.config)
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+
+
+def test_the_owner_decides(site):
+    queue = Approvals(SiteConfig.load(site.config).approvals_path)
+    with pytest.raises(Waiting):
+        queue.require("1234", QUESTION)
+    assert "1234" in fedistill("site", "pending", "--config", site.config).stdout
+    approved = fedistill("site", "approve", "1234", "--config", site.config)
+    assert approved.returncode == 0, approved.stderr
+    queue.require("1234", QUESTION)
+    assert "no question waits" in fedistill("site", "pending", "--config", site.config).stdout
+    assert fedistill("site", "deny", "1234", "--config", site.config).returncode == 0
+    with pytest.raises(PolicyRefusal, match="denied"):
+        queue.require("1234", QUESTION)
+    unknown = fedistill("site", "approve", "99", "--config", site.config)
+    assert unknown.returncode == 2
+    assert "has asked nothing" in unknown.stderr
+
+
+def test_status_says_what_is_left_and_whether_the_agent_runs(site):
+    down = fedistill("site", "status", "--config", site.config)
+    assert down.returncode == 1
+    assert "does not run" in down.stdout
+    with serving(SiteConfig.load(site.config)):
+        up = fedistill("site", "status", "--config", site.config)
+    assert up.returncode == 0, up.stderr
+    assert "customers of bank_a" in up.stdout
+    assert "idle" in up.stdout
+
+
+def test_an_approval_holds_for_all_rounds_of_a_run_and_for_no_other_question(tmp_path):
+    queue = Approvals(tmp_path / "queue")
+    for question in (QUESTION, QUESTION):
+        with pytest.raises(Waiting):
+            queue.require("1", question)
+    queue.decide("1", Decision.APPROVED)
+    queue.require("1", LabelQuestion(**{**vars(QUESTION), "round": 3, "cohort_sha256": "x"}))
+    with pytest.raises(Waiting):
+        queue.require("1", LabelQuestion(**{**vars(QUESTION), "epsilon": 2.0}))
+
+
+def test_a_full_queue_refuses(tmp_path):
+    queue = Approvals(tmp_path)
+    for run in range(MOST_WAITING):
+        with pytest.raises(Waiting):
+            queue.require(str(run), QUESTION)
+    with pytest.raises(PolicyRefusal, match="decide first"):
+        queue.require("more", QUESTION)
+    assert len(queue.entries()) == MOST_WAITING
+
+
+def test_what_is_no_entry_in_the_queue_allows_nothing(tmp_path):
+    queue = Approvals(tmp_path)
+    with pytest.raises(Waiting):
+        queue.require("1", QUESTION)
+    (path,) = tmp_path.glob("*.json")
+    path.write_text('{"decision": "approved"}')
+    with pytest.raises(PolicyRefusal, match="cannot be read"):
+        queue.require("1", QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"proxy-sha256": "0" * 64}, "look at the new set"),
+        ({"proxy-sha256": "short"}, "proxy-sha256"),
+        ({"classes": ["no"]}, "classes"),
+        ({"data-path": "nowhere.csv"}, "cannot be read"),
+        ({"label-column": "nothing"}, "label-column"),
+        ({"socket-path": "agent.sock"}, "a folder of its own"),
+        ({"socket-path": "x" * 120 + "/a.sock"}, "at most 100 bytes"),
+        ({"policy-path": "none.toml"}, "no release without a policy"),
+        ({"sockets": "x"}, "sockets"),
+    ],
+)
+def test_an_agent_that_cannot_answer_does_not_start_and_says_why(site, change, message):
+    values = {
+        "data-path": "rows.csv",
+        "label-column": "default",
+        "classes": ["no", "yes"],
+        "proxy-path": "../proxy.bin",
+        "socket-path": "../bank_a.run/agent.sock",
+        "proxy-sha256": ProxySet.load(site.folder.parent / "proxy.bin").sha256,
+    }
+    site.config.write_text(tomli_w.dumps(values | change))
+    done = fedistill("site", "start", "--config", site.config)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
