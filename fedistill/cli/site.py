@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="site",
-    help="Make a site's keys, join a project, and check that all is ready.",
+    help="Make a site's keys, join a project, check that all is ready, and run its agent.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -13,12 +13,7 @@ if TYPE_CHECKING:
     from fedistill.site.approvals import Approvals, Decision
     from fedistill.site.site_config import SiteConfig
 
-app = typer.Typer(
-    name="site",
-    help="Run a site's agent, which alone reads its private rows, and decide what it answers.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = typer.Typer()  # nameless: its commands are `fedistill site ...`
 
 _Config = Annotated[
     Path, typer.Option("--config", metavar="FILE", help="The agent's file, such as agent.toml.")

@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def write_policy(folder: SiteFolder, **clauses: object) -> None:
     example = Policy.load(REPOSITORY / "clients" / "policy.toml")
-    document = example.model_dump(mode="json", by_alias=True) | clauses
+    document = example.model_dump(mode="json", by_alias=True, exclude_none=True) | clauses
     folder.policy.write_text(tomli_w.dumps(document))
     folder.policy.chmod(0o600)
 

@@ -52,7 +52,11 @@ def test_nonsense_is_refused(content: bytes) -> None:
         parse_request(content)
 
 
-@pytest.mark.parametrize("length", [0, 1, len(REQUEST) // 2, len(REQUEST) - 3])
+@pytest.mark.parametrize(
+    "length",
+    [0, 1, len(REQUEST) // 2, len(REQUEST) - 3],
+    ids=["nothing", "a byte", "half", "nearly all"],
+)
 def test_a_cut_request_is_refused(length: int) -> None:
     with pytest.raises(ProvisionError):
         parse_request(REQUEST[:length])
