@@ -265,7 +265,7 @@ def asked_sentence(sites: Mapping[str, SitePrivacy], *, honest: int | None = Non
 
 def float_sites(sites: Mapping[str, SitePrivacy]) -> tuple[str, ...]:
     """The sites whose noise was made in floating point."""
-    return tuple(name for name, site in sites.items() if site.float_noise)
+    return tuple(sorted(name for name, site in sites.items() if site.float_noise))
 
 
 def mechanisms_differ(sites: Mapping[str, SitePrivacy]) -> bool:

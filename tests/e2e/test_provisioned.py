@@ -158,7 +158,7 @@ def write_loans(folder: Path) -> str:
 
 def write_policy(reader: Reader, proxy_sha256: str) -> None:
     clauses = Policy.load(REPOSITORY / "clients" / "policy.toml").model_dump(
-        mode="json", by_alias=True
+        mode="json", by_alias=True, exclude_none=True
     )
     clauses |= {"proxy-sha256": [proxy_sha256], "rows-at-least": 200}
     path = reader.folder / "bank_a" / "policy.toml"
