@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from fedistill.cli.ledger import Format
-from fedistill.errors import RunFailed
 
 if TYPE_CHECKING:
     from fedistill.cli.dev_folder import DevFolder
@@ -83,7 +82,7 @@ def status(
     form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
 ) -> None:
     """Print the processes, their memory and their logs. Exit code 1: one does not run."""
-    from fedistill.cli.dev_run import states
+    from fedistill.cli.dev_run import check_all_run, states
 
     chosen = _chosen(folder)
     services = states(chosen)
@@ -91,12 +90,7 @@ def status(
         typer.echo(json.dumps({"services": [asdict(each) for each in services]}, indent=2))
     else:
         _print(services)
-    ended = [each.name for each in services if each.pid is None]
-    if ended or not services:
-        raise RunFailed(
-            f"{', '.join(ended) or 'the federation'} does not run: {chosen.order('down')}, then "
-            f"{chosen.order('up')}"
-        )
+    check_all_run(chosen, services)
 
 
 @app.command()
@@ -127,7 +121,7 @@ def _print(services: "list[ServiceState]") -> None:
         table.add_column(heading, no_wrap=heading != "log", overflow="fold")
     for each in services:
         state = ("runs", str(each.pid), f"{each.rss / 2**20:,.0f} MiB")
-        table.add_row(each.name, *(state if each.pid else ("ended", "", "")), each.log)
+        table.add_row(each.name, *(state if each.pid else ("does not run", "", "")), each.log)
     Console().print(table, markup=False, highlight=False)
 
 

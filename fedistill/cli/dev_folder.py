@@ -27,6 +27,12 @@ from fedistill.provision.site_folder import SiteFolder
 from fedistill.site.site_config import LONGEST_SOCKET_PATH
 
 SITES = ("bank_a", "bank_b", "bank_c")
+SERVICES = (
+    *("superlink", "front"),
+    *(f"agent-{site}" for site in SITES),
+    *(f"supernode-{site}" for site in SITES),
+)
+"""Names of the processes that make a federation, in the order of their start."""
 
 _LARGEST = 1 << 20
 
@@ -154,19 +160,20 @@ def read_mark(folder: DevFolder) -> Mark:
     """
     if not folder.mark.exists():
         raise BadInput(
-            f"--folder={str(folder.path)!r} has no federation: {folder.order('up')} starts one"
+            f"--folder={str(folder.path)!r} is no federation of fedistill dev: nothing was done, "
+            f"{folder.order('up')} makes one"
         )
     try:
         return Mark.model_validate_json(files.read(folder.mark, "mark", at_most=_LARGEST))
     except (ValidationError, ProvisionError) as error:
         raise BadInput(
-            f"{folder.mark} was not written by fedistill dev up: nothing is touched, remove "
-            "the folder by hand if it is none of yours"
+            f"{folder.mark} was not written by fedistill dev up: nothing was done, remove the "
+            "folder by hand if you do not need it"
         ) from error
 
 
 def remove(folder: DevFolder) -> None:
-    """Remove the folder; the mark goes last, so that a removal that was cut short goes on.
+    """Remove the folder; the mark goes last, so that a removal that was cut short can go on.
 
     Raises:
         BadInput: Something in it cannot be removed.
@@ -181,6 +188,8 @@ def remove(folder: DevFolder) -> None:
                 each.unlink()
         folder.mark.unlink()
         folder.path.rmdir()
+    except FileNotFoundError:
+        return  # another command removes it at the same time
     except OSError as error:
         raise BadInput(
             f"{error.filename} cannot be removed ({error.strerror}): remove it by hand"
@@ -193,11 +202,11 @@ def save_pids(folder: DevFolder, pids: Mapping[str, int]) -> None:
 
 
 def living(folder: DevFolder, mark: Mark) -> dict[str, psutil.Process | None]:
-    """The process of each service that was started; None for one that ended."""
-    if not folder.pids.exists():
-        return {}
-    pids = json.loads(files.read(folder.pids, "processes", at_most=_LARGEST))
-    return {name: _process(int(pid), mark) for name, pid in pids.items()}
+    """The process of each service; None for one that ended, or was never started."""
+    pids: dict[str, int] = {}
+    if folder.pids.exists():
+        pids = json.loads(files.read(folder.pids, "processes", at_most=_LARGEST))
+    return {name: _process(pids[name], mark) if name in pids else None for name in SERVICES}
 
 
 def _process(pid: int, mark: Mark) -> psutil.Process | None:

@@ -30,8 +30,8 @@ class ServiceState:
 
     Attributes:
         name: Of the service.
-        pid: Of its process; None for one that ended.
-        rss: Bytes that the process and those it started hold in memory.
+        pid: Of its process; None where there is none.
+        rss: Bytes of memory that the process has, those that it started left out.
         log: What it printed.
     """
 
@@ -42,7 +42,7 @@ class ServiceState:
 
 
 def states(folder: DevFolder) -> list[ServiceState]:
-    """Every service that was started.
+    """Every service, whether it runs or not.
 
     Raises:
         BadInput: The folder has no federation.
@@ -58,6 +58,18 @@ def states(folder: DevFolder) -> list[ServiceState]:
     return found
 
 
+def check_all_run(folder: DevFolder, services: Sequence[ServiceState]) -> None:
+    """Refuse a federation that has ended in part.
+
+    Raises:
+        RunFailed: Names the services that do not run.
+    """
+    if ended := [each.name for each in services if each.pid is None]:
+        raise RunFailed(
+            f"{', '.join(ended)} must run: type {folder.order('down')}, then {folder.order('up')}"
+        )
+
+
 def run(folder: DevFolder, overrides: Sequence[str], console: Console, *, plain: bool) -> None:
     """Submit the app by `flwr run`, show how far it has come, print the result.
 
@@ -66,12 +78,7 @@ def run(folder: DevFolder, overrides: Sequence[str], console: Console, *, plain:
         RunFailed: A service has ended, another run is under way, or the run failed.
     """
     mark = read_mark(folder)
-    ended = [each.name for each in states(folder) if each.pid is None]
-    if ended or not folder.pids.exists():
-        raise RunFailed(
-            f"{', '.join(ended) or 'the federation'} does not run: {folder.order('down')}, then "
-            f"{folder.order('up')}"
-        )
+    check_all_run(folder, states(folder))
     application = load_application(folder.app, overrides)
     with _alone(folder):
         end = _follow(folder, mark, application, console, plain=plain)

@@ -84,6 +84,8 @@ class Running:
         """
         deadline = time.monotonic() + SECONDS_TO_START
         while not ready():
+            if not self.folder.mark.exists():
+                raise RunFailed(f"{self.folder.path} was removed meanwhile: fedistill dev down?")
             for name, process in self.started.items():
                 if process.poll() is not None:
                     said = last_words(self.folder.log(name))
@@ -100,22 +102,30 @@ def start(folder: DevFolder, console: Console) -> None:
         BadInput: The folder cannot be used; nothing was done.
         RunFailed: A service did not start, or the start was interrupted.
     """
-    mark = claim(folder)
-    running = Running(folder, mark, console)
+    running = Running(folder, claim(folder), console)
     try:
         with signals_interrupt():
             _start(running)
-    except BaseException as error:
-        with signal_handlers(signal.SIG_IGN):
-            logs = "" if isinstance(error, KeyboardInterrupt) else _keep_logs(folder)
-            end(folder, mark)
-        if isinstance(error, KeyboardInterrupt):
-            raise RunFailed(
-                f"interrupted by {error}: no process is left, and {folder.path} is removed"
-            ) from None
-        if isinstance(error, RunFailed):
-            raise RunFailed(f"{error} (logs: {logs})") from error
+    except RunFailed as error:
+        logs = _keep_logs(folder)
+        _undo(running)
+        raise RunFailed(f"{error} (logs: {logs})") from error
+    except KeyboardInterrupt as interrupt:
+        _undo(running)
+        raise RunFailed(
+            f"interrupted by {interrupt}: no process is left, and {folder.path} is removed"
+        ) from None
+    except BaseException:
+        _undo(running)
         raise
+
+
+def _undo(running: Running) -> None:
+    """End what was started, whoever else interrupts."""
+    with signal_handlers(signal.SIG_IGN):
+        end(running.folder, running.mark)
+        for process in running.started.values():
+            process.wait()
 
 
 def end(folder: DevFolder, mark: Mark) -> int:
@@ -231,5 +241,6 @@ def _listens(port: int) -> bool:
 def _keep_logs(folder: DevFolder) -> str:
     """Copy the logs to where they outlive the folder."""
     kept = Path(tempfile.mkdtemp(prefix="fedistill-log-"))
-    shutil.copytree(folder.log("any").parent, kept, dirs_exist_ok=True)
+    if folder.log("any").parent.exists():
+        shutil.copytree(folder.log("any").parent, kept, dirs_exist_ok=True)
     return str(kept)
