@@ -110,6 +110,7 @@ COMMANDS = {
         f"{SITE_TESTS}::test_the_owner_decides"
     ),
     "fedistill site deny 1234 --config bank_a/agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
+    "fedistill dev up && fedistill dev run": DEV_TEST,
     "fedistill dev up": DEV_TEST,
     "fedistill dev run": DEV_TEST,
     "fedistill dev status": DEV_TEST,

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,13 +48,11 @@ def well(flower: Flower, *arguments: object) -> str:
 def test_from_nothing_to_a_secured_run_and_back_to_nothing(
     flower: Flower, folder: DevFolder
 ) -> None:
-    begin = time.monotonic()
     said = well(flower, "up")
     assert said.index("SuperLink with TLS") < said.index("SuperNodes are connected")
     assert "fedistill dev run\n" in said
     result = well(flower, "run", "--plain", "-c", "epsilon=2.0")
     assert "Three sites taught one" in result
-    assert time.monotonic() - begin < 240
     (run_folder,) = flower.run_folders()
     summary = read_summary(run_folder / "summary.json")
     assert tuple(summary.privacy.sites) == SITES
