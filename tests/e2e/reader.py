@@ -15,7 +15,7 @@ import httpx
 
 from tests.e2e.conftest import SCRIPTS, free_port
 
-DEADLINE = 60.0
+DEADLINE = 180.0
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -48,7 +48,7 @@ class Reader:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
             check=False,
         )
         assert done.returncode == code, text + done.stdout + done.stderr

@@ -3,7 +3,8 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,8 @@ from tests.e2e.conftest import SITES, Flower
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 MIB = 2**20
+PATIENCE = 900.0
+QUICK = 'epsilon=2.0 prune-ratio=0.0 quantize="none"'
 
 
 @pytest.fixture
@@ -40,9 +43,16 @@ def of(folder: DevFolder) -> list[psutil.Process]:
 
 
 def well(flower: Flower, *arguments: object) -> str:
-    done: subprocess.CompletedProcess[str] = flower.command("fedistill", "dev", *arguments)
+    done = flower.command("fedistill", "dev", *arguments, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def until(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def test_from_nothing_to_a_secured_run_and_back_to_nothing(
@@ -51,7 +61,7 @@ def test_from_nothing_to_a_secured_run_and_back_to_nothing(
     said = well(flower, "up")
     assert said.index("SuperLink with TLS") < said.index("SuperNodes are connected")
     assert "fedistill dev run\n" in said
-    result = well(flower, "run", "--plain", "-c", "epsilon=2.0")
+    result = well(flower, "run", "--plain", "-c", QUICK)
     assert "Three sites taught one" in result
     (run_folder,) = flower.run_folders()
     summary = read_summary(run_folder / "summary.json")
@@ -77,12 +87,11 @@ def test_from_nothing_to_a_secured_run_and_back_to_nothing(
 
     command = re.search(r"^  (FLWR_HOME=.*)$", said, re.M)
     assert command is not None
-    by_flower = subprocess.run(
-        ["bash", "-c", command[1]], env=flower.environment, capture_output=True, text=True
-    )
-    assert len(flower.run_folders()) > 1, by_flower.stdout
-
-    assert "removed" in well(flower, "down")
+    with (folder.path / "by-flower.log").open("wb") as log:
+        by_flower = subprocess.Popen(["bash", "-c", command[1]], env=flower.environment, stdout=log)
+    until(lambda: len(flower.run_folders()) == 2)
+    assert "removed" in well(flower, "down")  # in the middle of a run
+    by_flower.wait(timeout=60)
     assert of(folder) == []
     assert not folder.path.exists()
     assert run_folder.exists()
