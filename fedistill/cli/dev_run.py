@@ -86,6 +86,8 @@ def run(folder: DevFolder, overrides: Sequence[str], console: Console, *, plain:
         summary = read_summary(end.run_dir / "summary.json")
         print_summary(summary, report=end.run_dir / "report.html", console=console)
         return
+    if not folder.mark.exists():
+        raise RunFailed(f"{folder.path} was removed during the run: fedistill dev down?")
     reason = end.reason if end else f"Flower gave no result: {last_words(folder.log(_LOG))}"
     sentence = f"{' '.join(reason.split())} (logs: {folder.log(_LOG).parent})"
     if end is not None and end.exit_code == BadInput.exit_code:

@@ -24,7 +24,7 @@ from fedistill.errors import RunFailed
 from fedistill.federation import progress
 from fedistill.provision.flower import online, register
 
-SECONDS_TO_START = 180.0
+SECONDS_TO_START = 300.0
 
 _SCRIPTS = Path(sysconfig.get_path("scripts"))
 _TICK = 0.2
