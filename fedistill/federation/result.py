@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from dp_accounting import ComposedDpEvent
-
 from fedistill.compress import Compression
 from fedistill.config import RunConfig
 from fedistill.evaluate.comparison import SiteComparison
@@ -113,7 +111,7 @@ def _asked(this: "Run", site: str) -> SitePrivacy:
     epsilon = this.config.epsilon
     if this.config.holdout_fraction > 0:
         events = events_of(this.config, this.public, this.questions[site])
-        epsilon = epsilon_of(ComposedDpEvent(events), this.config.delta, mechanism.adjacency)
+        epsilon = epsilon_of(events, this.config.delta, mechanism.adjacency)
     return SitePrivacy(
         epsilon=epsilon,
         total_epsilon=None,
