@@ -112,7 +112,7 @@ def test_deployed_sites_score_the_shipped_student_in_a_sealed_round(started, cro
     assert 8.0 < asked < 12.0
     assert scoring.total_epsilon == pytest.approx(asked, rel=1e-6)
     report = run_folder(config, "7").report.read_text()
-    assert "3 sites held out, by noised counts" in report
+    assert "three sites held out, by noised counts" in report
 
 
 def test_outside_a_sum_only_noised_counts_of_a_public_size_cross_the_socket(started, crossed):
