@@ -35,12 +35,15 @@ class Relay:
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
-    def saw(self, secret: bytes) -> bool:
+    def saw(self, secret: bytes, *, whole: bool = False) -> bool:
         """Whether any `CHUNK` bytes of `secret` crossed, or all of a shorter one.
 
-        Chunks of few distinct bytes, such as zeros, are in much else and are not looked for.
+        Chunks of few distinct bytes, such as zeros, are in much else and are not looked for; a
+        secret of such is looked for as a `whole`.
         """
         recorded = [bytes(each) for each in self._recorded]
+        if whole:
+            return any(secret in each for each in recorded)
         chunks = [secret[i : i + CHUNK] for i in range(0, max(len(secret) - CHUNK, 0) + 1, CHUNK)]
         telling = [chunk for chunk in chunks if len(set(chunk)) >= min(len(secret), 8)]
         assert telling, f"{secret[:CHUNK]!r} tells nothing"

@@ -23,11 +23,11 @@ NOBODY = 65534
 class Federation:
     """Files of three sites and a coordinator, and their processes."""
 
-    def __init__(self, flower: Flower) -> None:
+    def __init__(self, flower: Flower, **clauses: object) -> None:
         self.flower = flower
         self.folder = flower.folder / "f"
         self.folder.mkdir()
-        self.sites, _ = write_federation(self.folder)
+        self.sites, self.config = write_federation(self.folder, **clauses)
         self.port = free_port()
         self.others: list[subprocess.Popen[str]] = []
         self.agents = {name: self.start_agent(site) for name, site in self.sites.items()}
