@@ -255,9 +255,9 @@ def asked_sentence(sites: Mapping[str, SitePrivacy], *, honest: int | None = Non
         else ""
     )
     return (
-        f"Each site was asked for an answer that costs it at most epsilon {in_prose(epsilon)} at "
+        f"All that a site was asked for costs it at most epsilon {in_prose(epsilon)} at "
         f"delta {power(delta)} ({units} level, {next(iter(sites.values())).adjacency}{shared}), "
-        "and charged itself before it answered. What it has spent in total stands in its own "
+        "and it charged itself before it answered. What it has spent in total stands in its own "
         "ledger, and what it sent on its own receipts, which stay with it: nothing here bounds "
         "them."
     )
