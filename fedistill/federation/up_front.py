@@ -86,7 +86,7 @@ def _check(config: RunConfig, public: Public) -> None:
     if config.secure_aggregation:
         _check_sums(config, len(public.site_names))
     _check_mechanisms(config, public)
-    if config.output_dir:
+    if config.output_dir and not config.resume:
         check_run_folder(Path(config.output_dir), config)
 
 
