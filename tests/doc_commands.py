@@ -24,6 +24,7 @@ DEPLOYED_TEST = (
     "tests/e2e/test_deployed.py::"
     "test_flwr_run_over_real_processes_gives_a_student_and_charges_each_site_once"
 )
+RESUMED_TEST = "tests/e2e/test_faults.py::test_the_run_is_gone_on_with_by_hand_without_any_site"
 INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock"
 SIMULATE = "fedistill simulate simulations/banks_3"
 COMMANDS = {
@@ -115,6 +116,12 @@ COMMANDS = {
     "--disable-runtime-dependency-installation": DEPLOYED_TEST,
     "flower-supernode --insecure --superlink 127.0.0.1:9093 --port 9101 "
     "--node-config 'site-socket=\"/run/bank_a/agent.sock\"'": DEPLOYED_TEST,
+    'fedistill run server banks -c \'proxy-path="/srv/banks/proxy.bin" '
+    'test-path="/srv/banks/test.csv" classes="no,yes" label-column="defaulted" '
+    'site-names="bank_a,bank_b,bank_c"\'': RESUMED_TEST,
+    'fedistill run server banks --resume 1234 -c \'proxy-path="/srv/banks/proxy.bin" '
+    'test-path="/srv/banks/test.csv" classes="no,yes" label-column="defaulted" '
+    'site-names="bank_a,bank_b,bank_c"\'': RESUMED_TEST,
     'flwr run server banks --stream --run-config \'proxy-path="/srv/banks/proxy.bin" '
     'test-path="/srv/banks/test.csv" classes="no,yes" label-column="defaulted" '
     'site-names="bank_a,bank_b,bank_c"\'': DEPLOYED_TEST,

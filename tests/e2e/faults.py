@@ -10,21 +10,21 @@ from pathlib import Path
 
 import psutil
 
-from fedistill.federation import progress
+from fedistill.federation.progress import VARIABLE
 from tests.deployed import run_config
 from tests.e2e.conftest import SCRIPTS, Flower, free_port
 from tests.e2e.test_deployed import Federation, answers
 
 SERVER_APP = "flwr-serverapp"
-CONFIG = {"phase-timeout": 40.0, "prune-ratio": 0.3}
+CONFIG = {"phase-timeout": 150.0, "prune-ratio": 0.3}
 
 
 class Breakable(Federation):
     """A `Federation` whose SuperLink remembers, and may be killed like everything else."""
 
     def __init__(self, flower: Flower) -> None:
-        self.progress = flower.folder / progress.VARIABLE.lower()
-        flower.environment[progress.VARIABLE] = str(self.progress)
+        self.progress = flower.folder / VARIABLE.lower()
+        flower.environment[VARIABLE] = str(self.progress)
         super().__init__(flower)
         self.supernodes: dict[str, subprocess.Popen[str]] = {}
         self.port = free_port()
@@ -78,12 +78,16 @@ class Breakable(Federation):
         path = self.folder / "run.log"
         return path.read_text() if path.exists() else ""
 
-    def phases(self) -> set[str]:
-        """Phases that the workflow has begun, in any try."""
+    def phases(self) -> list[str]:
+        """Phases of the workflow's steps so far, in any try."""
         if not self.progress.exists():
-            return set()
+            return []
         lines = self.progress.read_text().splitlines(keepends=True)
-        return {json.loads(line)["phase"] for line in lines if line.endswith("\n")}
+        return [json.loads(line)["phase"] for line in lines if line.endswith("\n")]
+
+    def last_phase(self) -> str:
+        """The phase that a run is in, or has ended in; `start` before the first."""
+        return ["start", *self.phases()][-1]
 
     def wait_for(self, phase: str, run: subprocess.Popen[str]) -> None:
         """Until the workflow is in `phase`."""
@@ -93,11 +97,6 @@ class Breakable(Federation):
             return phase in self.phases()
 
         self.until(reached, f"phase {phase}")
-
-    def server_app(self) -> psutil.Process:
-        """The process of the run's ServerApp."""
-        (found,) = [p for p in self.flower.processes() if _runs(p, SERVER_APP)]
-        return found
 
     def kill_server_app(self) -> None:
         """kill -9; a run may have two processes of that name for a moment after the other's end."""
