@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROUND = ("hello", "keys", "shares", "labels", "unmask")
 AFTERWARDS = ("target", "student", "compression")
-PATIENCE = 480.0
+PATIENCE = 900.0
 
 
 @pytest.fixture

@@ -122,7 +122,9 @@ def test_a_round_cut_short_begins_anew_at_no_cost(folder, monkeypatch, step, cou
 def test_under_shared_noise_a_round_cut_short_costs_its_charge_and_no_more(
     folder, monkeypatch, step, charges
 ):
-    sites, config = write_federation(folder, total_epsilon=20.0, trust="secagg")
+    sites, config = write_federation(
+        folder, total_epsilon=20.0, total_epsilon_alone=100.0, trust="secagg"
+    )
     config = config.model_copy(update={"trust": "secagg", "solver": "moment"})
     with answering(sites):
         with monkeypatch.context() as patched:
