@@ -221,6 +221,11 @@ class RunConfig(BaseModel):
     output_dir: rules.AbsolutePath = Field(
         "", description="the run folder; empty: $FEDISTILL_HOME/runs/<run-id>"
     )
+    resume: str = Field(
+        "",
+        pattern=r"^[0-9]{0,20}$",
+        description="the id of an earlier run that is gone on with, in its folder; empty: none",
+    )
     phase_timeout: float = Field(
         600.0, gt=0, le=86_400, description="seconds to wait for the sites' answers in a phase"
     )
@@ -352,6 +357,10 @@ class RunConfig(BaseModel):
         """Hex digest of the canonical JSON of all keys."""
         text = json.dumps(self.to_flat(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def work_sha256(self) -> str:
+        """`sha256` of what a run computes, whichever folder it is in."""
+        return self.model_copy(update={"output_dir": "", "resume": ""}).sha256()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fedistill
-from fedistill.cli import data, dev, ledger, plan, provision, site, site_agent
+from fedistill.cli import data, dev, ledger, plan, provision, run, site, site_agent
 from fedistill.config import describe_keys
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.add_typer(provision.app, name="provision")
 site.app.add_typer(site_agent.app)
 app.add_typer(site.app, name="site")
 app.command()(plan.plan)
+app.command()(run.run)
 
 
 def _print_version(wanted: bool) -> None:

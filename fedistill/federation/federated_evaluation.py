@@ -84,7 +84,8 @@ def _site_by_site(
         for direction, sizes in stored["wire"].items():
             getattr(this.wire, direction).update(sizes)
     tables = np.array(list(stored["sites"].values()), np.int64)
-    return SealedSum(sites=tuple(stored["sites"]), total=tables.sum(axis=0))
+    sites = tuple(stored["sites"])
+    return SealedSum(asked=sites, sites=sites, total=tables.sum(axis=0))
 
 
 def _ask(

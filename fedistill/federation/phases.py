@@ -45,6 +45,12 @@ def hello(this: "Run") -> Roster:
     return roster
 
 
+def answered(this: "Run") -> tuple[str, ...] | None:
+    """The sites whose labels a finished phase left here, None where it is not finished."""
+    path = this.folder.checkpoint("labels.json")
+    return tuple(json.loads(path.read_text())["sites"]) if path.is_file() else None
+
+
 def labels(this: "Run", roster: Roster) -> Releases:
     """Every site's noised labels on the proxy set; sites that fail are left out."""
     read = _label_reader(this)

@@ -10,8 +10,15 @@ from flwr.common.logger import log
 VARIABLE = "FEDISTILL_PROGRESS"
 """Environment variable that names the file to append JSON lines to."""
 
+CLAIMED = "run folder: "
+"""Begins the line of a run that has a folder, and can be gone on with from now on."""
+
+ENDED = "ended without a result, exit code "
+"""Begins the line of a workflow that gave up by itself; the code and the reason follow."""
+
 _INFO = 20
 _WARNING = 30
+_ERROR = 40
 _BAR = 24
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -52,6 +59,7 @@ class Progress:
 
     def failed(self, reason: str, exit_code: int, run_dir: Path | None) -> None:
         """The run ended without a result."""
+        log(_ERROR, "%s%d: %s", ENDED, exit_code, " ".join(reason.split()))
         end = {"phase": "failed", "reason": reason, "exit_code": exit_code}
         self._write(end | ({"run_dir": str(run_dir)} if run_dir else {}))
 

@@ -38,10 +38,12 @@ class SealedSum:
     """All that the server learns of a round.
 
     Attributes:
+        asked: Who was asked; what they add up to was scaled for so many.
         sites: Whose integers are in the sum.
         total: (length,) int64.
     """
 
+    asked: tuple[str, ...]
     sites: tuple[str, ...]
     total: npt.NDArray[np.int64]
 
@@ -89,7 +91,7 @@ def sum_over_sites(
     Raises:
         TooFewSites: Too few remain to open a sum; nothing was learned.
     """
-    if (stored := _load(this, round)) is not None:
+    if (stored := finished_round(this, round)) is not None:
         return stored
     terms = RoundTerms(
         # A round that is begun again has a name of its own, so that no message of the old one fits.
@@ -160,7 +162,11 @@ def _run_round(this: "Run", roster: Roster, terms: RoundTerms, ask: Ask) -> Seal
     for site, why in state.refused:
         this.warn(f"{site} sent a message that was refused: {why}")
     require_sites(len(sites), len(roster.nodes), this.config.min_sites, this.warnings)
-    return SealedSum(sites=tuple(site for site in roster.nodes if site in sites), total=total)
+    return SealedSum(
+        asked=tuple(roster.nodes),
+        sites=tuple(site for site in roster.nodes if site in sites),
+        total=total,
+    )
 
 
 def _ask_all(
@@ -206,6 +212,7 @@ def _ask(
 def _save(this: "Run", round: int, opened: SealedSum) -> None:
     """Checkpoint of a finished round, in one file."""
     index = {
+        "asked": opened.asked,
         "sites": opened.sites,
         "total": opened.total.tolist(),
         "wire": asdict(this.wire),
@@ -213,11 +220,16 @@ def _save(this: "Run", round: int, opened: SealedSum) -> None:
     write_atomically(this.folder.checkpoint(f"round-{round}.json"), json.dumps(index))
 
 
-def _load(this: "Run", round: int) -> SealedSum | None:
+def finished_round(this: "Run", round: int) -> SealedSum | None:
+    """The sum of a round that an earlier try opened, None where there is none."""
     path = this.folder.checkpoint(f"round-{round}.json")
     if not path.is_file():
         return None
     index = json.loads(path.read_text())
     for direction, sizes in index["wire"].items():
         getattr(this.wire, direction).update(sizes)
-    return SealedSum(sites=tuple(index["sites"]), total=np.array(index["total"], np.int64))
+    return SealedSum(
+        asked=tuple(index["asked"]),
+        sites=tuple(index["sites"]),
+        total=np.array(index["total"], np.int64),
+    )

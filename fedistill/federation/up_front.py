@@ -83,7 +83,7 @@ def _check(config: RunConfig, public: Public) -> None:
     _check_mechanisms(config, public)
     if config.holdout_fraction > 0:
         _check_evaluation(config, public)
-    if config.output_dir:
+    if config.output_dir and not config.resume:
         check_run_folder(Path(config.output_dir), config)
 
 

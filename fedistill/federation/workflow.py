@@ -19,11 +19,11 @@ from fedistill.evaluate.report import write_report
 from fedistill.evaluate.summary import Summary, write_summary
 from fedistill.features import proxy_basis
 from fedistill.federation import phases, scoring
-from fedistill.federation.answers import Answers, ask_for_labels
+from fedistill.federation.answers import Answers, ask_for_labels, sites_to_ask
 from fedistill.federation.asking import Wire
 from fedistill.federation.disagreement import disagreements
 from fedistill.federation.federated_evaluation import evaluate_federated
-from fedistill.federation.progress import Progress
+from fedistill.federation.progress import CLAIMED, Progress
 from fedistill.federation.public import Public
 from fedistill.federation.result import summarize
 from fedistill.federation.run_folder import RunFolder
@@ -102,6 +102,7 @@ def run_workflow(
     )
     if folder.claim(config):
         this.warn("an earlier run in this folder did not finish: going on after its last phase")
+    progress.say(f"{CLAIMED}{folder.path}")
 
     for site, why in public.left_out.items():
         progress.warn(f"{site} takes no part: {why}")
@@ -109,7 +110,7 @@ def run_workflow(
     with this.phase("hello"):
         if config.secure_aggregation and this.simulation is not None:
             write_policies(config, this.simulation, folder)
-        roster = phases.hello(this)
+        roster = sites_to_ask(this)
     answers = ask_for_labels(this, roster)
     with this.phase("target"):
         ensemble = average(this, answers)

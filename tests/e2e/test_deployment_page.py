@@ -108,7 +108,7 @@ def test_the_page_leads_from_empty_folders_to_a_student(reader: Reader) -> None:
     sockets = [reader.folder / "run" / site / "agent.sock" for site in SITES]
     reader.until(lambda: all(socket.exists() for socket in sockets), "agents")
 
-    reader.follow(page("FLWR_HOME=$PWD/flower flwr run"))
+    reader.follow(page("FLWR_HOME=$PWD/flower fedistill run server -c"))
     found = list((reader.folder / "home" / "runs").glob("*/summary.json"))
     logs = "\n".join(reader.log(service)[-2000:] for service in reader.services)
     assert len(found) == 1, logs
@@ -118,4 +118,6 @@ def test_the_page_leads_from_empty_folders_to_a_student(reader: Reader) -> None:
     assert summary.metrics.student.auc > 0.7
     said = page("fedistill site status")
     assert "in 1 charges" in reader.follow(said.splitlines()[0])
+    again = page("FLWR_HOME=$PWD/flower fedistill run server --resume 1234")
+    assert "finished" in reader.follow(again.replace("1234", found[0].parent.name))
     assert next(todo, None) is None
