@@ -23,7 +23,9 @@ SITE_TESTS = "tests/cli/test_site_agent.py"
 DEPLOYMENT_TEST = (
     "tests/e2e/test_deployment_page.py::test_the_page_leads_from_empty_folders_to_a_student"
 )
-DEV_TEST = "tests/e2e/test_dev.py::test_from_nothing_to_a_secured_run_and_back_to_nothing"
+DEV_TEST = (
+    "tests/e2e/test_dev_federation.py::test_from_nothing_to_a_secured_run_and_back_to_nothing"
+)
 INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock"
 SIMULATE = "fedistill simulate simulations/banks_3"
 COMMANDS = {

@@ -33,9 +33,9 @@ def write_visits(path: Path, num_patients: int = 400) -> Path:
     return path
 
 
-def visits_config(folder: Path, **changes: object) -> RunConfig:
+def visits_config(folder: Path, **changes: bool | float | str) -> RunConfig:
     """A config of three clinics that protects patients, not visits."""
-    visits = {
+    visits: dict[str, bool | float | str] = {
         "dataset": str(write_visits(folder / "visits.csv")),
         "label_column": "ill",
         "unit_column": "patient",
@@ -43,12 +43,12 @@ def visits_config(folder: Path, **changes: object) -> RunConfig:
     return make_config(folder, **(visits | changes))
 
 
-def make_config(folder: Path, **changes: object) -> RunConfig:
+def make_config(folder: Path, **changes: bool | float | str) -> RunConfig:
     """A config of three sites on a small table; everything it writes lies below `folder`."""
     path = folder / "table.npz"
     if not path.exists():
         write_table(path)
-    flat = {
+    flat: dict[str, bool | float | str] = {
         "dataset": str(path),
         "num-sites": 3,
         "site-names": "bank_a,bank_b,bank_c",

@@ -81,7 +81,10 @@ class Flower:
 
     def runs(self) -> list[dict[str, object]]:
         """What `flwr list` says of every run: `status`, `status-details` and more."""
-        return json.loads(self.command("flwr", "list", "--format", "json").stdout)["runs"]
+        runs: list[dict[str, object]] = json.loads(
+            self.command("flwr", "list", "--format", "json").stdout
+        )["runs"]
+        return runs
 
     def run_folders(self) -> list[Path]:
         """The folders of all runs under FEDISTILL_HOME."""

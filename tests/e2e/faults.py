@@ -192,11 +192,11 @@ def _pump(client: socket.socket, server: socket.socket) -> None:
             selector.register(end, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
-                end = key.fileobj
-                assert isinstance(end, socket.socket)
-                if not (data := end.recv(65_536)):
+                source = key.fileobj
+                assert isinstance(source, socket.socket)
+                if not (data := source.recv(65_536)):
                     return
-                other[end].sendall(data)
+                other[source].sendall(data)
 
 
 def _runs(process: psutil.Process, name: str) -> bool:

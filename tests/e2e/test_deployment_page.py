@@ -72,7 +72,7 @@ def test_the_page_leads_from_empty_folders_to_a_student(reader: Reader) -> None:
     (reader.folder / "project.toml").write_text(reader.own(project))
     write_rows(reader.folder)
     shutil.copytree(REPOSITORY / "server", reader.folder / "server")
-    todo = iter(blocks(PAGE, "sh")[2:])  # after `fedistill dev`, which tests/e2e/test_dev.py runs
+    todo = iter(blocks(PAGE, "sh")[2:])  # after `fedistill dev`, which test_dev_federation.py runs
 
     def page(first: str) -> str:
         block = next(todo)

@@ -148,7 +148,7 @@ def test_releases_hide_a_record_as_well_as_claimed(case: WorstCase) -> None:
 def test_half_the_noise_is_caught(case: WorstCase) -> None:
     """By the noised numbers, with a power of at least 99.9% where they show 90% of mu."""
     plan = case.plan(EPSILON)
-    claim, delta = mu_of_event(plan.event), plan.question.delta
+    claim = mu_of_event(plan.event)
     sharp = 2 * claim * LEAST_OF_NUMBERS
     assert power_of_shift(RUNS, claim=claim, true=sharp, alpha=ALPHA) > POWER
     noised = (
@@ -157,7 +157,6 @@ def test_half_the_noise_is_caught(case: WorstCase) -> None:
     )
     found = bound_by_numbers(case, plan, *noised)
     assert found > claim
-    assert epsilon_from_mu(found, delta) > plan.question.epsilon
 
 
 @every_mechanism
@@ -175,14 +174,13 @@ def test_too_little_noise_is_caught_in_what_leaves(
     where half is; of dp-ebm, which shows less, a sixth and a third.
     """
     plan = case.plan(EPSILON)
-    claim, delta = mu_of_event(plan.event), plan.question.delta
+    claim = mu_of_event(plan.event)
     twin = shrunk(1 / weakest_twin(case, claim, runs))
     absent, present = (
         releases(case, rows, plan, twin, training + runs) for rows in (case.absent, case.present)
     )
     found = bound_by_what_leaves(absent, present, training)
     assert found > claim
-    assert epsilon_from_mu(found, delta) > plan.question.epsilon
 
 
 @pytest.mark.slow
