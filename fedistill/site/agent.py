@@ -27,8 +27,8 @@ from fedistill.privacy.charge import Charge
 from fedistill.privacy.grid import encode_log_odds
 from fedistill.privacy.ledger import Ledger, StoredRelease
 from fedistill.privacy.ledger_budget import Alone
-from fedistill.privacy.ledger_key import key_path, load_key
-from fedistill.privacy.receipts import Receipt, append_receipt
+from fedistill.privacy.ledger_key import SiteKey, key_path, load_key
+from fedistill.privacy.receipts import Receipt, last_receipt, sign_receipt
 from fedistill.site.approvals import Approvals
 from fedistill.site.holding_out import hold_out
 from fedistill.site.policy import Approval, Policy
@@ -67,6 +67,7 @@ class LocalAgent:
         new_ledger: Whether a ledger that is missing is begun. Where it must exist, deleting it
             brings no budget back (PRIVACY rule 12).
         approvals: The owner's decisions, where the policy asks for them.
+        statement: Of the last receipt, what leaves the site beside its answer; b"" before any.
     """
 
     run: str
@@ -78,6 +79,7 @@ class LocalAgent:
     key: Path | None = None
     new_ledger: bool = True
     approvals: Approvals | None = None
+    statement: bytes = field(default=b"", init=False, repr=False, compare=False)
     _stays_open: bool = field(default=False, init=False, repr=False, compare=False)
     _users: int = field(default=0, init=False, repr=False, compare=False)
     _ledger: Ledger | None = field(default=None, init=False, repr=False, compare=False)
@@ -159,7 +161,11 @@ class LocalAgent:
     @property
     def identity(self) -> Ed25519PrivateKey:
         """The key that signs for this site: its ledger, and its part of sealed rounds."""
-        return load_key(self.key or key_path(self.ledger_path)).private
+        return self._site_key.private
+
+    @property
+    def _site_key(self) -> SiteKey:
+        return load_key(self.key or key_path(self.ledger_path))
 
     @property
     def unit_rows(self) -> LabelledRows:
@@ -246,9 +252,7 @@ class LocalAgent:
     def ledger(self) -> Iterator[Ledger]:
         """The ledger, opened if it is not; what a policy refuses never comes this far."""
         if self._ledger is None:
-            self._ledger = open_ledger(
-                self.policy, self.ledger_path, create=self.new_ledger, key=self.key
-            )
+            self._ledger = self._open_ledger()
         self._users += 1
         try:
             yield self._ledger
@@ -269,13 +273,14 @@ class LocalAgent:
         cached: bool,
         sealed: bool = False,
     ) -> None:
-        """Append the receipt of an answer: `sent` is what leaves the site.
+        """Append the signed receipt of an answer: `sent` is what leaves the site.
 
         Raises:
             LedgerError: It cannot be written, or the ledger cannot be read.
         """
         policy = self.policy
         with self.ledger() as ledger:
+            charges, head = ledger.head
             receipt = Receipt(
                 time=datetime.now(UTC).isoformat(timespec="seconds"),
                 run=self.run,
@@ -295,7 +300,9 @@ class LocalAgent:
                 cached=cached,
                 sealed=sealed,
             )
-        append_receipt(self.receipts_path, receipt)
+        self.statement = sign_receipt(
+            self.receipts_path, receipt, self._site_key, charges=charges, head=head
+        ).to_bytes()
 
     def stored(self, question: LabelQuestion) -> LabelRelease | None:
         """The site's own answer to a question, from its ledger; None where there is none.
@@ -323,6 +330,22 @@ class LocalAgent:
                 "where nobody can be asked: run the site's agent"
             )
         self.approvals.require(self.run, question)
+
+    def _open_ledger(self) -> Ledger:
+        """The ledger, unless it was rewound together with its anchor: a receipt remembers."""
+        ledger = open_ledger(self.policy, self.ledger_path, create=self.new_ledger, key=self.key)
+        try:
+            last = last_receipt(self.receipts_path, self._site_key.public)
+            if last is not None and not ledger.holds(last.statement.charges, last.statement.head):
+                raise LedgerError(
+                    f"ledger {self.ledger_path} does not hold entry {last.statement.charges}, "
+                    f"which receipt {last.statement.number} names: it was replaced by an older "
+                    "copy; restore ledger and anchor from a backup made after the last charge"
+                )
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     def _close(self) -> None:
         if self._ledger is not None:
