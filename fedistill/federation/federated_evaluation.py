@@ -18,7 +18,7 @@ from fedistill.evaluate.federated import FederatedScores, federated_scores
 from fedistill.evaluate.files import write_atomically
 from fedistill.federation.asking import Roster, exchange, require_sites
 from fedistill.federation.evaluation_messages import STUDENT, read_counts, student_to_record
-from fedistill.federation.messages import OK, REASONS, read_answer
+from fedistill.federation.messages import OK, read_answer, reason
 from fedistill.federation.sealed_round import Ask, SealedSum, sum_over_sites
 from fedistill.federation.simulation import evaluation_question
 from fedistill.labels import Floats, LabelQuestion
@@ -111,7 +111,7 @@ def _ask(
         if isinstance(found, list):
             counts[site] = found
         else:
-            reasons.append(f"{site} {REASONS[found]}")
+            reasons.append(f"{site} {reason(found)}")
             this.warn(f"{reasons[-1]} in phase {PHASE}: the run goes on without it")
     require_sites(len(counts), len(roster.nodes), this.config.min_sites, reasons)
     return counts

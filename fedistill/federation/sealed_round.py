@@ -22,7 +22,7 @@ from fedistill.errors import TooFewSites, TooFewSurvivors
 from fedistill.evaluate.files import write_atomically
 from fedistill.federation import sealed_messages
 from fedistill.federation.asking import Roster, exchange, require_sites
-from fedistill.federation.messages import OK, REASONS
+from fedistill.federation.messages import OK, reason
 from fedistill.federation.sealed_messages import Invitation
 from fedistill.labels import Floats, LabelQuestion
 from fedistill.secagg import RoundTerms, threshold_for
@@ -199,7 +199,7 @@ def _ask(
         if status == OK:
             good[site] = message
         else:
-            this.warn(f"{site} {REASONS[status]} in phase {phase}: the round goes on without it")
+            this.warn(f"{site} {reason(status)} in phase {phase}: the round goes on without it")
     return good
 
 

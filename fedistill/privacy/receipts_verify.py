@@ -124,6 +124,4 @@ def _in_words(contents: Contents, receipts: Sequence[Receipt], signed: frozenset
 
 
 def _invalid(message: str, receipts: tuple[Receipt, ...] = ()) -> ReceiptCheck:
-    return ReceiptCheck(
-        valid=False, receipts=receipts, countersigned=frozenset(), message=message
-    )
+    return ReceiptCheck(valid=False, receipts=receipts, countersigned=frozenset(), message=message)

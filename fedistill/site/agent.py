@@ -5,7 +5,7 @@ charge, release, receipt.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,12 +18,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedistill.codec import decode_release, encode_release
 from fedistill.data import LabelledRows, ProxySet
-from fedistill.errors import LedgerError, PolicyRefusal
+from fedistill.errors import DataError, LedgerError, PolicyRefusal
 from fedistill.features import proxy_basis
 from fedistill.labels import EVALUATION, LabelQuestion, LabelRelease
 from fedistill.mechanisms import Plan, Teacher, has_float_noise, mechanism_named
 from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.charge import Charge
+from fedistill.privacy.countersign import Countersigned, append_countersigned, countersigned_path
 from fedistill.privacy.grid import encode_log_odds
 from fedistill.privacy.ledger import Ledger, StoredRelease
 from fedistill.privacy.ledger_budget import Alone
@@ -179,7 +180,8 @@ class LocalAgent:
         if self.rows.units is None:
             raise PolicyRefusal(
                 f"policy of {self.policy.site}: unit={self.policy.unit} must have rows that name "
-                "their units: register them with a unit column"
+                "their units: register them with a unit column",
+                clause="unit",
             )
         return self.rows
 
@@ -304,6 +306,32 @@ class LocalAgent:
             self.receipts_path, receipt, self._site_key, charges=charges, head=head
         ).to_bytes()
 
+    def keep_countersigned(self, parts: Sequence[bytes]) -> None:
+        """Check what the server countersigned, and keep it beside the receipts.
+
+        Raises:
+            PolicyRefusal: The policy pins no server's key, or another one.
+            DataError: A part is malformed, of another site, or not signed by both.
+            LedgerError: The ledger does not hold a head that the server countersigned.
+        """
+        items = [Countersigned.from_bytes(part) for part in parts]
+        with self.ledger() as ledger:
+            for item in items:
+                said = item.statement
+                self.policy.check_server(item.server_key)
+                if said.public_key != self._site_key.public or not item.is_signed:
+                    raise DataError(
+                        f"receipt {said.number} of {said.site!r} must be this site's, signed by "
+                        "it and by the server"
+                    )
+                if not ledger.holds(said.charges, said.head):
+                    raise LedgerError(
+                        f"ledger {self.ledger_path} does not hold entry {said.charges}, which the "
+                        "server countersigned: it was replaced by an older copy; restore it from a "
+                        "backup made after the last charge"
+                    )
+            append_countersigned(countersigned_path(self.receipts_path), items)
+
     def stored(self, question: LabelQuestion) -> LabelRelease | None:
         """The site's own answer to a question, from its ledger; None where there is none.
 
@@ -327,7 +355,8 @@ class LocalAgent:
         if self.approvals is None:
             raise PolicyRefusal(
                 f"policy of {self.policy.site}: approval={self.policy.approval} must be automatic "
-                "where nobody can be asked: run the site's agent"
+                "where nobody can be asked: run the site's agent",
+                clause="approval",
             )
         self.approvals.require(self.run, question)
 

@@ -83,6 +83,7 @@ def keys(
         TermsRefused: The roster does not name this site with its own key.
     """
     agent.policy.check_round(terms)
+    agent.policy.check_peers(terms)
     _check("proxy_sha256", terms.proxy_sha256, question.proxy_sha256)
     _check("round", terms.round, question.round)
     _check("question", question, bound_to(terms, question))
