@@ -19,6 +19,7 @@ from fedistill.errors import DataError
 from fedistill.evaluate.files import write_atomically
 from fedistill.federation import messages
 from fedistill.federation.asking import Roster, ask_sites, find_sites, require_sites
+from fedistill.federation.countersigning import take_receipt, without_rewound
 from fedistill.federation.messages import Answer, reason
 from fedistill.labels import LabelRelease
 from fedistill.mechanisms import mechanism_named
@@ -41,7 +42,9 @@ def hello(this: "Run") -> Roster:
         on_progress=partial(this.progress.step, "hello"),
     )
     missing = [site for site in sites if site not in roster.nodes]
-    _leave_out(this, "hello", dict.fromkeys(missing, reason("no-answer")), len(sites))
+    roster, rewound = without_rewound(this, roster)
+    failures = dict.fromkeys(missing, reason("no-answer")) | rewound
+    _leave_out(this, "hello", failures, len(sites))
     return roster
 
 
@@ -61,6 +64,10 @@ def labels(this: "Run", roster: Roster) -> Releases:
         on_progress=partial(this.progress.step, "labels"),
     )
     releases, failures = _read_all(answers, read)
+    for site in releases:
+        answer, identity = answers[site], roster.identities.get(site, b"")
+        question = this.questions[site]
+        take_receipt(this, site, question, identity, answer.release, answer.statement)
     _leave_out(this, "labels", failures, len(this.public.site_names))
     _save(this, "labels", releases)
     return releases

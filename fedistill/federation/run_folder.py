@@ -10,6 +10,8 @@ from fedistill.errors import ConfigError
 from fedistill.evaluate.files import write_atomically
 
 HOME_VARIABLE = "FEDISTILL_HOME"
+SERVER_PUBLIC_KEY = "server.pub"
+"""In the folder of what the server countersigned: its public key in hex, for sites to pin."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,16 @@ def ledger_path(config: RunConfig, folder: RunFolder, site: str) -> Path:
     """`<ledger-dir>/<site>.ledger.db`; by default a fresh one in the run folder."""
     directory = Path(config.ledger_dir) if config.ledger_dir else folder.path
     return directory / f"{site}.ledger.db"
+
+
+def countersign_dir(config: RunConfig, folder: RunFolder) -> Path:
+    """`countersign-dir`; by default beside a simulation's ledgers, else in the server's home."""
+    if config.countersign_dir:
+        return Path(config.countersign_dir)
+    if config.proxy_path:
+        home = Path(os.environ.get(HOME_VARIABLE) or "~/.fedistill").expanduser().absolute()
+        return home / "server"
+    return ledger_path(config, folder, "any").parent
 
 
 def check_run_folder(path: Path, config: RunConfig) -> None:

@@ -30,6 +30,7 @@ SHARES = "train.shares"
 SEALED = "train.sealed"
 AGREE = "train.agree"
 UNMASK = "train.unmask"
+RECEIPTS = "train.receipts"
 
 Reply = KeyAdvert | ShareBundle | MaskedVector | SurvivorSignature | RevealedShares
 
