@@ -108,6 +108,8 @@ COMMANDS = {
     "fedistill site new-ledger --config agent.toml": f"{SITE_TESTS}::test_a_ledger_is_begun_once",
     "fedistill site start --config agent.toml": DEPLOYED_TEST,
     "fedistill site status --config agent.toml": DEPLOYED_TEST,
+    "fedistill site receipts --config agent.toml": DEPLOYED_TEST,
+    "fedistill ledger verify ledger.db": DEPLOYED_TEST,
     "fedistill site pending --config agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
     "fedistill site approve 1234 --config agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
     "fedistill site deny 1234 --config agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
