@@ -341,7 +341,7 @@ class TestMaliciousServer:
     def test_a_student_that_is_too_large(self, config, good) -> None:
         large = good + bytes(2**24)
         named = self.question(config, broadcast_sha256=student_sha256(large))
-        assert self.refused(config, named, large) == "policy"
+        assert self.refused(config, named, large) == "policy:student-bytes-at-most"
         log = run_folder(config, "1").site("bank_a") / "site.log"
         assert "student-bytes-at-most" in log.read_text()
 
@@ -355,18 +355,18 @@ class TestMaliciousServer:
 
     def test_a_dearer_question(self, config, good) -> None:
         named = self.question(config, epsilon=9.0, broadcast_sha256=student_sha256(good))
-        assert self.refused(config, named, good) == "policy"
+        assert self.refused(config, named, good) == "policy:total-epsilon"
 
     def test_a_site_that_holds_nothing_out(self, tmp_path, good) -> None:
         config = scoring_config(tmp_path, holdout_fraction=0.0)
         named = self.question(config, broadcast_sha256=student_sha256(good))
-        assert self.refused(config, named, good) == "policy"
+        assert self.refused(config, named, good) == "policy:evaluation"
 
     def test_counts_outside_a_sum(self, sealed, good) -> None:
         run(sealed)
         before = charges(sealed, "bank_a")
         named = self.question(sealed, broadcast_sha256=student_sha256(good))
-        assert self.ask(sealed, named, good) == {"site": "bank_a", "status": "policy"}
+        assert self.ask(sealed, named, good) == {"site": "bank_a", "status": "policy:secure-aggregation"}
         assert charges(sealed, "bank_a") == before
 
     def test_another_student_than_the_sealed_round_named(self, sealed) -> None:

@@ -316,7 +316,7 @@ class TestMaliciousServer:
         content = messages.question_to_record("bank_a", question)
         assert dict(self.ask(config, grid, messages.LABELS, content)) == {
             "site": "bank_a",
-            "status": "policy",
+            "status": "policy:secure-aggregation",
         }
 
     @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ class TestMaliciousServer:
         config = sealed_config(tmp_path, min_honest_sites=3)
         grid = self.started(config)
         reply = self.invite(config, grid, self.terms(config, min_honest=2))
-        assert reply["status"] == "policy"
+        assert reply["status"] == "policy:min-honest-sites"
         log = run_folder(config, "1").site("bank_a") / "site.log"
         assert "min-honest-sites=2 must be at least 3" in log.read_text()
 
@@ -389,7 +389,7 @@ class TestMaliciousServer:
         grid = self.started(config)
         terms = self.terms(config)
         reply = self.invite(config, grid, terms, trust="secagg", min_honest_sites=2)
-        assert reply["status"] == "policy"
+        assert reply["status"] == "policy:trust"
 
 
 class TestSharedNoise:
