@@ -366,7 +366,10 @@ class TestMaliciousServer:
         run(sealed)
         before = charges(sealed, "bank_a")
         named = self.question(sealed, broadcast_sha256=student_sha256(good))
-        assert self.ask(sealed, named, good) == {"site": "bank_a", "status": "policy:secure-aggregation"}
+        assert self.ask(sealed, named, good) == {
+            "site": "bank_a",
+            "status": "policy:secure-aggregation",
+        }
         assert charges(sealed, "bank_a") == before
 
     def test_another_student_than_the_sealed_round_named(self, sealed) -> None:
