@@ -176,12 +176,12 @@ def write_policies(config: RunConfig, simulation: Simulation, folder: RunFolder)
         key = key_path(ledger_path(config, folder, site))
         create_key(key)
         peers[site] = load_key(key).public
+    server_key = _server_key(config, folder)
     for site in simulation.sites:
         path = folder.site(site) / "policy.toml"
         if not path.exists():
             others = {name: key for name, key in peers.items() if name != site}
-            key = _server_key(config, folder)
-            policy_of(config, simulation, site, peers=others, server_key=key).save(path)
+            policy_of(config, simulation, site, peers=others, server_key=server_key).save(path)
 
 
 def _server_key(config: RunConfig, folder: RunFolder) -> str:

@@ -22,7 +22,7 @@ from fedistill.mechanisms.sent_student import student_sha256, student_to_bytes
 from fedistill.privacy.receipts import read_receipts
 from fedistill.site import open_ledger
 from fedistill.site.holding_out import hold_out
-from tests.federation.conftest import Spy, run
+from tests.federation.conftest import Spy, run, server_of
 from tests.scored_students import even_edges, softmax_student
 from tests.small import make_config, visits_config
 
@@ -323,7 +323,8 @@ class TestMaliciousServer:
         return student_to_bytes(softmax_student(), even_edges())
 
     def question(self, config, **changes):
-        return replace(evaluation_question(config, prepare_data(config)), **changes)
+        asked = evaluation_question(config, prepare_data(config))
+        return replace(asked, server_key=server_of(config).key.public, **changes)
 
     def refused(self, config, question, sent) -> str:
         reply = self.ask(config, question, sent)
@@ -355,7 +356,7 @@ class TestMaliciousServer:
 
     def test_a_dearer_question(self, config, good) -> None:
         named = self.question(config, epsilon=9.0, broadcast_sha256=student_sha256(good))
-        assert self.refused(config, named, good) == "policy:total-epsilon"
+        assert self.refused(config, named, good) == "policy:epsilon-per-release"
 
     def test_a_site_that_holds_nothing_out(self, tmp_path, good) -> None:
         config = scoring_config(tmp_path, holdout_fraction=0.0)
