@@ -227,13 +227,13 @@ def test_what_is_no_student_is_refused_on_the_socket_and_costs_nothing(started, 
     [
         ({"broadcast_sha256": "0" * 64}, "policy"),
         ({"mechanism": "dp-probe"}, "policy"),
-        ({"holdout_fraction": 0.2}, "policy"),
-        ({"epsilon": 8.5}, "policy"),
-        ({"epsilon": -1.0}, "policy"),
-        ({"delta": 1e-3}, "policy"),
+        ({"holdout_fraction": 0.2}, "policy:holdout-fraction"),
+        ({"epsilon": 8.5}, "policy:epsilon-per-release"),
+        ({"epsilon": -1.0}, "policy:epsilon-per-release"),
+        ({"delta": 1e-3}, "policy:delta"),
         ({"num_classes": 3}, "policy"),
         ({"num_classes": 1}, "policy"),
-        ({"proxy_sha256": "0" * 64}, "policy"),
+        ({"proxy_sha256": "0" * 64}, "policy:proxy-sha256"),
         ({"epsilon": "8"}, "no-answer"),
     ],
 )
@@ -250,7 +250,8 @@ def test_tables_outside_a_sum_are_refused_where_the_policy_requires_sums(started
     plain = config.model_copy(update={"secure_aggregation": False})
     good = student_to_bytes(scored_students.softmax_student(), even_edges())
     with SiteClient(sites["bank_a"].socket) as client:
-        assert client.ask("Evaluate", scoring(plain, good)) == ("policy", b"")
+        refused = client.ask("Evaluate", scoring(plain, good))
+        assert refused == ("policy:secure-aggregation", b"")
     assert sites["bank_a"].charges() == 0
 
 

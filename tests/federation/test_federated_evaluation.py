@@ -227,7 +227,8 @@ def test_a_finished_evaluation_is_not_asked_again(tmp_path, changes) -> None:
     again = Spy(config)
     second = run(config, again)
     assert second.metrics.federated == first.metrics.federated
-    assert {action for action, _ in again.replies} <= {messages.HELLO, messages.EVALUATE}
+    asked = {action for action, _ in again.replies}
+    assert asked <= {messages.HELLO, messages.EVALUATE, sealed_messages.RECEIPTS}
     assert charges(config, "bank_a").count("evaluation") == 1
     assert second.wire == first.wire
 
@@ -287,11 +288,13 @@ def test_a_lasting_budget_must_hold_both(tmp_path) -> None:
         folder.mkdir()
     lasting = {"ledger_dir": str(ledgers), "budget_epsilon": 10.0}
     run(scoring_config(folders["one"], **lasting))
-    before = {path.name: path.read_bytes() for path in sorted(ledgers.iterdir())}
+    files = [path for path in sorted(ledgers.rglob("*")) if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
     config = scoring_config(folders["two"], epsilon=3.9, **lasting)
     with pytest.raises(ConfigError, match=r"epsilon=3\.9 and evaluation-epsilon=8\.0 must fit"):
         prepare(config)
-    assert {path.name: path.read_bytes() for path in sorted(ledgers.iterdir())} == before
+    assert [path for path in sorted(ledgers.rglob("*")) if path.is_file()] == files
+    assert {path: path.read_bytes() for path in files} == before
 
 
 def test_a_killed_run_with_a_spent_budget_may_go_on(tmp_path) -> None:

@@ -85,7 +85,8 @@ def test_equal_weights_let_one_site_turn_the_ensemble_around(tmp_path) -> None:
 
 @pytest.mark.parametrize("weights", ["agreement", "median", "trimmed"])
 def test_one_lying_site_of_three_does_not_spoil_the_ensemble(tmp_path, weights: str) -> None:
-    auc, _, (warning,) = ask_and_combine(config_of(tmp_path, weights), poisoned=True)
+    auc, _, (receipt, warning) = ask_and_combine(config_of(tmp_path, weights), poisoned=True)
+    assert receipt.startswith(f"{LIAR} sent an answer without a good receipt")
     assert auc > 0.75
     assert warning.startswith(f"{LIAR} disagrees with the other sites by ")
     assert "standard deviations" in warning

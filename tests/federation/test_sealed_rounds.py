@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ from fedistill.privacy.adjacency import Adjacency
 from fedistill.privacy.receipts import read_receipts
 from fedistill.secagg import MaskedVector, RoundTerms
 from fedistill.site import open_ledger
+from fedistill.site.sealing import bound_to
 from fedistill.summands import layout_of, to_summands
 from tests.federation.conftest import Spy, make_run, run, server_of
 from tests.small import make_config
@@ -378,7 +379,8 @@ class TestMaliciousServer:
     def test_shared_noise_that_the_policy_does_not_allow_is_refused(self, config) -> None:
         grid = self.started(config)
         terms = self.terms(config)
-        reply = self.invite(config, grid, terms, trust="secagg", min_honest_sites=2)
+        question = replace(question_to_bank_a(config), trust="secagg", min_honest_sites=2)
+        reply = self.invite(config, grid, terms, **asdict(bound_to(terms, question)))
         assert reply["status"] == "policy:trust"
 
 
