@@ -18,6 +18,7 @@ from fedistill.federation.simulation import open_site, prepare_data
 from fedistill.federation.site_log import log_error, log_warning
 from fedistill.secagg import KeyAdvert, Participation, ShareDelivery, SurvivorSignature
 from fedistill.site import LocalAgent, SealedRound, sealing
+from fedistill.site.receipting import keep_countersigned
 
 Step = Callable[[LocalAgent, SealedRound, list[bytes]], tuple[SealedRound, Reply]]
 
@@ -87,7 +88,7 @@ def receipts(message: Message, context: Context) -> Message:
         if named in prepare_data(config).site_names:
             site = named  # a name from the wire becomes a path only now, when it is known
         with open_site(config, named, run_folder(config, run), run) as agent:
-            agent.keep_countersigned(parts)
+            keep_countersigned(agent, parts)
         content = records.sealed_record(site, b"")
     except Exception as error:
         log_error(_folder(context, site), error)

@@ -4,11 +4,9 @@
 charge, release, receipt.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -18,21 +16,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedistill.codec import decode_release, encode_release
 from fedistill.data import LabelledRows, ProxySet
-from fedistill.errors import DataError, LedgerError, PolicyRefusal
+from fedistill.errors import LedgerError, PolicyRefusal
 from fedistill.features import proxy_basis
-from fedistill.labels import EVALUATION, LabelQuestion, LabelRelease
+from fedistill.labels import LabelQuestion, LabelRelease
 from fedistill.mechanisms import Plan, Teacher, has_float_noise, mechanism_named
 from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.charge import Charge
-from fedistill.privacy.countersign import Countersigned, append_countersigned, countersigned_path
 from fedistill.privacy.grid import encode_log_odds
 from fedistill.privacy.ledger import Ledger, StoredRelease
 from fedistill.privacy.ledger_budget import Alone
 from fedistill.privacy.ledger_key import SiteKey, key_path, load_key
-from fedistill.privacy.receipts import Receipt, last_receipt, sign_receipt
 from fedistill.site.approvals import Approvals
 from fedistill.site.holding_out import hold_out
 from fedistill.site.policy import Approval, Policy
+from fedistill.site.receipting import write_receipt
+from fedistill.site.site_ledger import open_unless_rewound
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -109,7 +107,7 @@ class LocalAgent:
         with self.ledger():
             answer = self._answer(plan, rows)
             encoded = encode_release(answer.release)
-            self.write_receipt(question, encoded, epsilon=answer.epsilon, cached=answer.cached)
+            write_receipt(self, question, encoded, epsilon=answer.epsilon, cached=answer.cached)
         return answer.release
 
     def answer(self, question: LabelQuestion) -> "Answer":
@@ -162,10 +160,11 @@ class LocalAgent:
     @property
     def identity(self) -> Ed25519PrivateKey:
         """The key that signs for this site: its ledger, and its part of sealed rounds."""
-        return self._site_key.private
+        return self.site_key.private
 
     @property
-    def _site_key(self) -> SiteKey:
+    def site_key(self) -> SiteKey:
+        """The same with its public half in hex."""
         return load_key(self.key or key_path(self.ledger_path))
 
     @property
@@ -253,7 +252,7 @@ class LocalAgent:
     def ledger(self) -> Iterator[Ledger]:
         """The ledger, opened if it is not; what a policy refuses never comes this far."""
         if self._ledger is None:
-            self._ledger = self._open_ledger()
+            self._ledger = open_unless_rewound(self)
         self._users += 1
         try:
             yield self._ledger
@@ -264,72 +263,6 @@ class LocalAgent:
             self._users -= 1
             if not self._stays_open and not self._users:
                 self._close()
-
-    def write_receipt(
-        self,
-        question: LabelQuestion,
-        sent: bytes,
-        *,
-        epsilon: float,
-        cached: bool,
-        sealed: bool = False,
-    ) -> None:
-        """Append the signed receipt of an answer: `sent` is what leaves the site.
-
-        Raises:
-            LedgerError: It cannot be written, or the ledger cannot be read.
-        """
-        policy = self.policy
-        with self.ledger() as ledger:
-            charges, head = ledger.head
-            receipt = Receipt(
-                time=datetime.now(UTC).isoformat(timespec="seconds"),
-                run=self.run,
-                site=policy.site,
-                population=policy.population,
-                what=_in_words(question, len(sent), len(self.proxy.rows), sealed=sealed),
-                question=question.sha256,
-                bytes=len(sent),
-                sha256=hashlib.sha256(sent).hexdigest(),
-                epsilon=epsilon,
-                total_epsilon=ledger.spent(policy.delta),
-                alone_epsilon=ledger.spent_alone(policy.delta),
-                remaining_epsilon=ledger.remaining(policy.total_epsilon, policy.delta),
-                delta=policy.delta,
-                adjacency=policy.adjacency,
-                unit=policy.unit,
-                cached=cached,
-                sealed=sealed,
-            )
-        self.statement = sign_receipt(
-            self.receipts_path, receipt, self._site_key, charges=charges, head=head
-        ).to_bytes()
-
-    def keep_countersigned(self, parts: Sequence[bytes]) -> None:
-        """Check what the server countersigned, and keep it beside the receipts.
-
-        Raises:
-            PolicyRefusal: The policy pins no server's key, or another one.
-            DataError: A part is malformed, of another site, or not signed by both.
-            LedgerError: The ledger does not hold a head that the server countersigned.
-        """
-        items = [Countersigned.from_bytes(part) for part in parts]
-        with self.ledger() as ledger:
-            for item in items:
-                said = item.statement
-                self.policy.check_server(item.server_key)
-                if said.public_key != self._site_key.public or not item.is_signed:
-                    raise DataError(
-                        f"receipt {said.number} of {said.site!r} must be this site's, signed by "
-                        "it and by the server"
-                    )
-                if not ledger.holds(said.charges, said.head):
-                    raise LedgerError(
-                        f"ledger {self.ledger_path} does not hold entry {said.charges}, which the "
-                        "server countersigned: it was replaced by an older copy; restore it from a "
-                        "backup made after the last charge"
-                    )
-            append_countersigned(countersigned_path(self.receipts_path), items)
 
     def stored(self, question: LabelQuestion) -> LabelRelease | None:
         """The site's own answer to a question, from its ledger; None where there is none.
@@ -367,22 +300,6 @@ class LocalAgent:
             )
         self.approvals.require(self.run, question)
 
-    def _open_ledger(self) -> Ledger:
-        """The ledger, unless it was rewound together with its anchor: a receipt remembers."""
-        ledger = open_ledger(self.policy, self.ledger_path, create=self.new_ledger, key=self.key)
-        try:
-            last = last_receipt(self.receipts_path, self._site_key.public)
-            if last is not None and not ledger.holds(last.statement.charges, last.statement.head):
-                raise LedgerError(
-                    f"ledger {self.ledger_path} does not hold entry {last.statement.charges}, "
-                    f"which receipt {last.statement.number} names: it was replaced by an older "
-                    "copy; restore ledger and anchor from a backup made after the last charge"
-                )
-        except BaseException:
-            ledger.close()
-            raise
-        return ledger
-
     def _close(self) -> None:
         if self._ledger is not None:
             self._ledger.close()
@@ -396,31 +313,6 @@ class Answer:
     release: LabelRelease
     epsilon: float
     cached: bool
-
-
-def open_ledger(policy: Policy, path: Path, *, create: bool, key: Path | None = None) -> Ledger:
-    """The ledger of the population that `policy` declares.
-
-    Raises:
-        LedgerError: See `Ledger.open`.
-    """
-    return Ledger.open(
-        path,
-        population=policy.population,
-        adjacency=policy.adjacency,
-        unit=policy.unit,
-        create=create,
-        key=key,
-    )
-
-
-def _in_words(question: LabelQuestion, num_bytes: int, num_proxy: int, *, sealed: bool) -> str:
-    if sealed:
-        return f"{question.mechanism}, {num_bytes:,} bytes masked: of them the server sees a sum"
-    if question.mechanism == EVALUATION:
-        return f"{num_bytes // 8:,} counts of an {question.mechanism} as 64-bit integers"
-    integers = num_proxy * (question.num_classes - 1)
-    return f"{integers:,} labels of {question.mechanism} as 16-bit integers"
 
 
 def _teacher(stored: StoredRelease, question: LabelQuestion) -> Teacher:

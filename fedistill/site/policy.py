@@ -199,14 +199,14 @@ class Policy(BaseModel):
         if question.proxy_sha256 not in self.proxy_sha256:
             approved = ", ".join(sha256[:12] for sha256 in self.proxy_sha256)
             self._refuse("proxy-sha256", question.proxy_sha256[:12], f"one of {approved}")
-        if question.epsilon > self.total_epsilon:
-            self._refuse("total-epsilon", question.epsilon, f"at most {self.total_epsilon}")
         if not 0 < question.epsilon <= self.epsilon_per_release:
             self._refuse(
                 "epsilon-per-release",
                 question.epsilon,
                 f"above 0 and at most {self.epsilon_per_release}",
             )
+        if question.epsilon > self.total_epsilon:
+            self._refuse("total-epsilon", question.epsilon, f"at most {self.total_epsilon}")
         if question.trust != "none":
             self._check_shared(question)
         if not 0 < question.delta <= self.delta:

@@ -29,6 +29,7 @@ from fedistill.secagg import (
 )
 from fedistill.site import evaluating, sealing
 from fedistill.site.agent import LocalAgent
+from fedistill.site.receipting import keep_countersigned
 from fedistill.site.sealing import SealedRound
 from fedistill.site_api import agent_pb2, agent_pb2_grpc
 from fedistill.summands import Place
@@ -157,7 +158,7 @@ class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
         """What the server countersigned, to be kept beside the receipts."""
 
         def answer() -> bytes:
-            self._agent.keep_countersigned(list(request.parts))
+            keep_countersigned(self._agent, list(request.parts))
             return b""
 
         return self._answer("receipts", request.site, request.run, answer)

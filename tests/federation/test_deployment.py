@@ -163,6 +163,15 @@ def test_a_run_that_asks_for_more_is_told_the_clause_and_charges_nothing(started
     assert [site.charges() for site in sites.values()] == [0, 0, 0]
 
 
+def test_noise_in_floating_point_is_refused_unless_the_policy_allows_it(started):
+    """PRIVACY rule 14: such a mechanism may be allowed, and its noise still is not."""
+    sites, config = started(mechanisms=("dp-sgd",))
+    floating = config.model_copy(update={"mechanism": "dp-sgd", "float_noise": "allow"})
+    with pytest.raises(TooFewSites, match=r"forbids the question \(clause float-noise\)"):
+        run(floating, sites)
+    assert [site.charges() for site in sites.values()] == [0, 0, 0]
+
+
 def test_labels_outside_a_sum_are_refused_where_the_policy_requires_sums(started):
     sites, config = started()
     plain = config.model_copy(update={"secure_aggregation": False})
