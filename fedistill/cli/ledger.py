@@ -91,7 +91,8 @@ def verify(
         ),
     ] = None,
     server_key: Annotated[
-        str, typer.Option(metavar="HEX", help="The server's public key, as the policy pins it.")
+        str,
+        typer.Option(metavar="HEX", help="The server's public key. Default: as it is pinned."),
     ] = "",
     server_copy: Annotated[
         Path | None,
@@ -154,10 +155,13 @@ def verify(
 def _check_receipts(
     file: LedgerFile, receipts: Path | None, server_key: str, server_copy: Path | None
 ) -> ReceiptCheck:
-    if not server_key and file.policy is not None:
+    policy = file.policy or file.path.with_name("policy.toml")
+    if not server_key and policy.is_file():
+        from fedistill.provision.peers import server_key_of
+        from fedistill.provision.site_folder import SiteFolder
         from fedistill.site import Policy
 
-        server_key = Policy.load(file.policy).server_key
+        server_key = server_key_of(SiteFolder(policy.parent), Policy.load(policy))
     return verify_receipts(
         file.path,
         receipts or file.receipts or file.path.with_name("receipts.jsonl"),

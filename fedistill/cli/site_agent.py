@@ -52,10 +52,11 @@ def start(config: _Config) -> None:
     """Answer questions until SIGTERM, which lets a question under way finish.
 
     Reads the private rows once. Whatever is asked, the site's policy is asked first. Peers are the
-    sites that fedistill site pin pinned beside the key, and those in the policy's [peers]. Log
-    lines go to stderr, with levels for journald where it listens; they may quote private values.
+    sites that fedistill site pin pinned beside the key, and those in the policy's [peers]; the
+    server's key is the kit's, or the policy's server-key. Log lines go to stderr, with levels for
+    journald where it listens; they may quote private values.
     """
-    from fedistill.provision.peers import peers_of
+    from fedistill.provision.peers import with_provisioned
     from fedistill.provision.site_folder import SiteFolder
     from fedistill.site import Policy
     from fedistill.site.daemon import run_agent
@@ -64,7 +65,7 @@ def start(config: _Config) -> None:
     log_to_stderr()
     site = _load(config)
     folder = SiteFolder(site.key_path.parent)
-    run_agent(site, peers_of(folder, Policy.load(site.policy_path)))
+    run_agent(site, with_provisioned(folder, Policy.load(site.policy_path)))
 
 
 @app.command()
@@ -119,10 +120,12 @@ def receipts(
     added, or the ledger does not hold what they name.
     """
     from fedistill.privacy.receipts_verify import verify_receipts
+    from fedistill.provision.peers import server_key_of
+    from fedistill.provision.site_folder import SiteFolder
     from fedistill.site import Policy
 
     site = _load(config)
-    key = Policy.load(site.policy_path).server_key
+    key = server_key_of(SiteFolder(site.key_path.parent), Policy.load(site.policy_path))
     check = verify_receipts(site.ledger_path, site.receipts_path, server_key=key)
     if form is Format.JSON:
         listed = [

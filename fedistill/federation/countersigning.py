@@ -17,9 +17,10 @@ from fedistill.evaluate.files import write_atomically
 from fedistill.federation import sealed_messages
 from fedistill.federation.asking import Roster, exchange
 from fedistill.federation.messages import OK, reason
-from fedistill.federation.run_folder import SERVER_PUBLIC_KEY
 from fedistill.labels import LabelQuestion
 from fedistill.privacy.countersign import (
+    SERVER_KEY,
+    SERVER_PUBLIC_KEY,
     Countersigned,
     Statement,
     append_countersigned,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from fedistill.federation.workflow import Run
 
 PHASE = "receipts"
-KEY = "server.key"
 MOST_SENT = 64
 """Countersigned receipts that a site is sent at the end of a run: it keeps what it lacks."""
 
@@ -54,8 +54,8 @@ class Countersigner:
         """
         try:
             (folder / "countersigned").mkdir(mode=0o700, parents=True, exist_ok=True)
-            create_key(folder / KEY)
-            key = load_key(folder / KEY)
+            create_key(folder / SERVER_KEY)
+            key = load_key(folder / SERVER_KEY)
             write_atomically(folder / SERVER_PUBLIC_KEY, f"{key.public}\n")
             return cls(folder, key)
         except (OSError, LedgerError) as error:

@@ -10,8 +10,6 @@ from fedistill.errors import ConfigError
 from fedistill.evaluate.files import write_atomically
 
 HOME_VARIABLE = "FEDISTILL_HOME"
-SERVER_PUBLIC_KEY = "server.pub"
-"""In the folder of what the server countersigned: its public key in hex, for sites to pin."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from fedistill.data.encoder import Encoder
 from fedistill.errors import DataError
 from fedistill.federation.public import Public
 from fedistill.federation.run_folder import (
-    SERVER_PUBLIC_KEY,
     RunFolder,
     countersign_dir,
     ledger_path,
@@ -34,6 +33,7 @@ from fedistill.labels import EVALUATION, LabelQuestion
 from fedistill.mechanisms import Mechanism, mechanism_named
 from fedistill.privacy.accountant import SPLIT_MARGIN, calibrate_rho, epsilon_of
 from fedistill.privacy.adjacency import Adjacency, Unit
+from fedistill.privacy.countersign import SERVER_PUBLIC_KEY
 from fedistill.privacy.ledger_key import create_key, key_path, load_key
 from fedistill.site import Evaluation, FloatNoise, LocalAgent, Policy, Sealing, Trust
 

@@ -27,6 +27,12 @@ from fedistill.privacy.ledger_key import Signed, SiteKey, is_signed
 SHA256 = r"^[0-9a-f]{64}$"
 SIGNATURE = r"^[0-9a-f]{128}$"
 
+SERVER_KEY = "server.key"
+"""In the folder of what the server countersigned: its private key."""
+
+SERVER_PUBLIC_KEY = "server.pub"
+"""There too: the public half in hex, for sites to pin."""
+
 STATEMENT_BYTES = 1024
 """Of a statement's encoding, whatever its numbers say (PRIVACY rule 4)."""
 
