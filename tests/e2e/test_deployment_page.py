@@ -116,6 +116,8 @@ def test_the_page_leads_from_empty_folders_to_a_student(reader: Reader) -> None:
     assert tuple(summary.privacy.sites) == SITES
     assert summary.metrics.student.auc is not None
     assert summary.metrics.student.auc > 0.7
-    said = page("fedistill site status")
-    assert "in 1 charges" in reader.follow(said.splitlines()[0])
+    status, receipts, verify, *_ = page("fedistill site status").splitlines()
+    assert "in 1 charges" in reader.follow(status)
+    assert "by both" in reader.follow(receipts)
+    assert "1 of them countersigned by the server" in reader.follow(verify)
     assert next(todo, None) is None
