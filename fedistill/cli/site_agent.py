@@ -115,7 +115,7 @@ def receipts(
 ) -> None:
     """Print everything that ever left the site, once its receipts are checked.
 
-    SIGNED says who signed a receipt: the site, or the server too, which took just those bytes.
+    SIGNED BY says who signed a receipt: the site, or both: the server too took just those bytes.
     SPENT is all that the population had spent by then. Exit code 1: receipts were edited, cut or
     added, or the ledger does not hold what they name.
     """
@@ -142,18 +142,18 @@ def receipts(
 
 def _print_receipts(check: "ReceiptCheck") -> None:
     table = Table(box=None, pad_edge=False)
-    for heading in ("no.", "when (UTC)", "run", "bytes", "sha256", "epsilon", "spent", "signed"):
-        table.add_column(heading, no_wrap=True)
+    for heading in ("no.", "when (UTC)", "run", "bytes", "sha256", "epsilon", "spent", "signed by"):
+        table.add_column(heading, overflow="fold")  # in 80 columns nothing may be cut off
     for number, receipt in enumerate(check.receipts, start=1):
         table.add_row(
             str(number),
             receipt.time[:16].replace("T", " "),
             receipt.run,
             f"{receipt.bytes:,}",
-            receipt.sha256[:12],
+            receipt.sha256[:8],
             "cached" if receipt.cached else f"{receipt.epsilon:.4g}",
             f"{receipt.total_epsilon:.4g}",
-            "by both" if number in check.countersigned else "by the site",
+            "both" if number in check.countersigned else "site",
         )
     Console().print(table, markup=False, highlight=False)
     typer.echo(check.message)
