@@ -115,7 +115,7 @@ def receipts(
 ) -> None:
     """Print everything that ever left the site, once its receipts are checked.
 
-    SIGNED BY says who signed a receipt: the site, or both: the server too took just those bytes.
+    SIGNED says who signed a receipt: the site, or both, as the server took just those bytes.
     SPENT is all that the population had spent by then. Exit code 1: receipts were edited, cut or
     added, or the ledger does not hold what they name.
     """
@@ -141,8 +141,8 @@ def receipts(
 
 
 def _print_receipts(check: "ReceiptCheck") -> None:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("no.", "when (UTC)", "run", "bytes", "sha256", "epsilon", "spent", "signed by"):
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("no.", "when (UTC)", "run", "bytes", "sha256", "epsilon", "spent", "signed"):
         table.add_column(heading, overflow="fold")  # in 80 columns nothing may be cut off
     for number, receipt in enumerate(check.receipts, start=1):
         table.add_row(
