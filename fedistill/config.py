@@ -132,6 +132,11 @@ class RunConfig(BaseModel):
     ledger_dir: rules.AbsolutePath = Field(
         "", description="folder of the sites' ledgers; empty: the run folder, so fresh ones"
     )
+    countersign_dir: rules.AbsolutePath = Field(
+        "",
+        description="folder of the server's key and of the receipts that it countersigned; empty: "
+        "beside the ledgers, of a deployment `$FEDISTILL_HOME/server`",
+    )
     rounds: int = Field(
         0, ge=0, le=100, description="federation rounds of `corrections`; 0: what suits it"
     )

@@ -18,7 +18,8 @@
         └── TooFewSites       fewer than `min-sites` answered
 
 Messages name the field, the value and the bound, then what to do. They stay on the machine that
-raised them: only `public_class`, a constant per class, may cross the wire.
+raised them: only `public_class`, a constant per class, may cross the wire, and with "policy" the
+name of the clause, never its bound.
 """
 
 from typing import ClassVar
@@ -27,7 +28,7 @@ from typing import ClassVar
 class FedistillError(Exception):
     """Base of all errors raised on purpose."""
 
-    public_class: ClassVar[str] = "no-answer"
+    public_class: str = "no-answer"
     exit_code: ClassVar[int] = 1
 
 
@@ -54,9 +55,20 @@ class Refusal(FedistillError):
 
 
 class PolicyRefusal(Refusal):
-    """A clause of the site's policy forbids the question."""
+    """A clause of the site's policy forbids the question.
+
+    Args:
+        message: For the site's own log.
+        clause: The clause's name, which the server may see; "" where no single one forbids it. A
+            clause must not be refused for what a private row says.
+    """
 
     public_class = "policy"
+
+    def __init__(self, message: str, *, clause: str = "") -> None:
+        super().__init__(message)
+        if clause:
+            self.public_class = f"policy:{clause}"
 
 
 class Waiting(Refusal):
@@ -101,3 +113,8 @@ class RunFailed(FedistillError):
 
 class TooFewSites(RunFailed):
     """Fewer sites answered than `min-sites` asks for."""
+
+
+def public_class_of(error: Exception) -> str:
+    """What of an error may cross the wire; of one that nobody raised on purpose, nothing."""
+    return error.public_class if isinstance(error, FedistillError) else FedistillError.public_class

@@ -60,6 +60,8 @@ class LabelQuestion:
         run: Names the run where noise is shared: its answers are never given again.
         cohort_sha256: Of the sites whose answers are summed; "" where each answers alone.
         holdout_fraction: Share of the site's units that nothing is learned from.
+        server_key: Public key (hex) by which the server countersigns receipts; "" where it does
+            not. No part of the question's identity.
     """
 
     mechanism: str
@@ -90,11 +92,13 @@ class LabelQuestion:
     run: str = ""
     cohort_sha256: str = ""
     holdout_fraction: float = 0.0
+    server_key: str = ""
 
     @property
     def sha256(self) -> str:
         """The question's identity: equal questions get the same cached answer."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        fields = {name: value for name, value in asdict(self).items() if name != "server_key"}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def from_fields(cls, values: Mapping[str, object]) -> Self:

@@ -71,6 +71,7 @@ def write_federation(folder: Path, **clauses: object) -> tuple[dict[str, Site], 
     for site in sites.values():
         site.folder.mkdir(mode=0o700)
         create_key(site.folder / "identity.key")
+    create_key(folder / "server" / "server.key")
     keys = {name: load_key(each.folder / "identity.key").public for name, each in sites.items()}
     for (name, site), part in zip(sites.items(), parts, strict=True):
         write_csv(site.folder / "rows.csv", rows[part], labels[part])
@@ -84,6 +85,7 @@ def write_federation(folder: Path, **clauses: object) -> tuple[dict[str, Site], 
             "mechanisms": ("dp-probe",),
             "proxy_sha256": (proxy.sha256,),
             "secure_aggregation": "required",
+            "server_key": load_key(folder / "server" / "server.key").public,
             "peers": {other: key for other, key in keys.items() if other != name},
         }
         policy = Policy.model_validate(fields | clauses, strict=False)
@@ -117,5 +119,6 @@ def run_config(folder: Path) -> dict[str, bool | int | float | str]:
         "prune-ratio": 0.0,
         "quantize": "none",
         "phase-timeout": 20.0,
+        "countersign-dir": str(folder / "server"),
         "output-dir": str(folder / "run"),
     }

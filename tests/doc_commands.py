@@ -107,6 +107,8 @@ COMMANDS = {
     "fedistill data proxy public.csv proxy.bin --ignore-columns defaulted": (
         "tests/cli/test_site_agent.py::test_a_proxy_set_is_made_of_public_rows"
     ),
+    "fedistill site receipts --config bank_a/agent.toml": DEPLOYMENT_TEST,
+    "fedistill ledger verify bank_a/ledger.db": DEPLOYMENT_TEST,
     "fedistill site pending --config bank_a/agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
     "fedistill site approve 1234 --config bank_a/agent.toml": (
         f"{SITE_TESTS}::test_the_owner_decides"

@@ -123,6 +123,7 @@ def write_app(folder: DevFolder) -> None:
             "classes": ",".join(shipped.class_names),
             "label-column": shipped.label_column,
             "site-names": ",".join(SITES),
+            "countersign-dir": str(folder.workshop.countersign),
             "num-sites": len(SITES),
             "delta": DELTA,
         }

@@ -19,6 +19,7 @@ from fedistill.privacy.ledger_budget import Balance
 from fedistill.privacy.ledger_contents import Contents
 from fedistill.privacy.ledger_verify import Verification
 from fedistill.privacy.ledger_verify import verify as verify_ledger
+from fedistill.privacy.receipts_verify import ReceiptCheck, verify_receipts
 
 app = typer.Typer(
     name="ledger",
@@ -82,9 +83,26 @@ def verify(
         Path | None,
         typer.Option(help="A copy of the anchor that was kept elsewhere, instead of PATH.anchor."),
     ] = None,
+    receipts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The site's receipts. Default: the run's, or receipts.jsonl beside PATH.",
+        ),
+    ] = None,
+    server_key: Annotated[
+        str,
+        typer.Option(metavar="HEX", help="The server's public key. Default: as it is pinned."),
+    ] = "",
+    server_copy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What the server kept of this site: countersigned/SITE.jsonl."
+        ),
+    ] = None,
     form: _Format = Format.TABLE,
 ) -> None:
-    """Check that no charge was edited, removed or reordered.
+    """Check that no charge and no receipt was edited, removed or reordered.
 
     PATH is a site's ledger, such as RUN/bank_a.ledger.db.
 
@@ -95,20 +113,72 @@ def verify(
     Without the anchor the finding is "prefix valid, completeness unknown": a chain that was cut
     short is still a chain. Whoever rewinds ledger and anchor together is only seen against a copy
     of the anchor that was kept elsewhere: --anchor.
+
+    Receipts are checked with it: the site's signature of each, their chain, the ledger's head that
+    each names, and the server's signature of those that it countersigned. Ledger, anchor and
+    receipts rewound together are seen against what the server kept: --server-copy.
     """
     found = _find(path, ledger, run)
     if anchor is not None and len(found) > 1:
         raise DataError(f"--anchor={anchor} is of one ledger, not of {len(found)}: give its PATH")
     if anchor is not None and not anchor.is_file():
         raise DataError(f"--anchor={anchor} is no file: give a copy of an .anchor file")
-    results = [(file, verify_ledger(file.path, anchor_file=anchor)) for file in found]
+    for option, copy in (("receipts", receipts), ("server-copy", server_copy)):
+        if copy is not None and len(found) > 1:
+            raise DataError(f"--{option}={copy} is of one ledger, not of {len(found)}: give PATH")
+        if copy is not None and not copy.is_file():
+            raise DataError(f"--{option}={copy} is no file: correct the path")
+    results = [
+        (
+            file,
+            verify_ledger(file.path, anchor_file=anchor),
+            _check_receipts(file, receipts, server_key, server_copy),
+        )
+        for file in found
+    ]
     if form is Format.JSON:
-        _print_json([_named(file) | asdict(result) for file, result in results])
+        _print_json(
+            [
+                _named(file) | asdict(result) | _receipts_json(check)
+                for file, result, check in results
+            ]
+        )
     else:
-        for file, result in results:
+        for file, result, check in results:
             typer.echo(f"{file.path}: {_counted(result.entries)}: {result.message}")
-    if not all(result.valid for _, result in results):
+            if result.valid:
+                typer.echo(f"{file.path}: {check.message}")
+    if not all(result.valid and check.valid for _, result, check in results):
         raise typer.Exit(1)
+
+
+def _check_receipts(
+    file: LedgerFile, receipts: Path | None, server_key: str, server_copy: Path | None
+) -> ReceiptCheck:
+    policy = file.policy or file.path.with_name("policy.toml")
+    if not server_key and policy.is_file():
+        from fedistill.provision.peers import server_key_of
+        from fedistill.provision.site_folder import SiteFolder
+        from fedistill.site import Policy
+
+        server_key = server_key_of(SiteFolder(policy.parent), Policy.load(policy))
+    return verify_receipts(
+        file.path,
+        receipts or file.receipts or file.path.with_name("receipts.jsonl"),
+        server_key=server_key,
+        server_copy=server_copy,
+    )
+
+
+def _receipts_json(check: ReceiptCheck) -> dict[str, Any]:
+    return {
+        "receipts": {
+            "valid": check.valid,
+            "count": len(check.receipts),
+            "countersigned": len(check.countersigned),
+            "message": check.message,
+        }
+    }
 
 
 @app.command()

@@ -19,10 +19,12 @@ class LedgerFile:
     Attributes:
         path: The database; it may be gone while its anchor remains.
         policy: The policy of the site in the run that was asked about, where there is one.
+        receipts: Of the run that was asked about; None: `receipts.jsonl` beside the ledger.
     """
 
     path: Path
     policy: Path | None = None
+    receipts: Path | None = None
 
     @property
     def site(self) -> str:
@@ -62,7 +64,11 @@ def _ledgers_of(folder: RunFolder) -> tuple[LedgerFile, ...]:
     found = [LedgerFile(path=path) for path in paths]
     policies = [folder.site(ledger.site) / "policy.toml" for ledger in found]
     return tuple(
-        LedgerFile(path=ledger.path, policy=policy if policy.is_file() else None)
+        LedgerFile(
+            path=ledger.path,
+            policy=policy if policy.is_file() else None,
+            receipts=folder.receipts,
+        )
         for ledger, policy in zip(found, policies, strict=True)
     )
 

@@ -1,5 +1,6 @@
 """`fedistill site start` and what its owner does beside it: status, ledger and approvals."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,9 +8,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedistill.cli.ledger import Format
 from fedistill.errors import BadInput, RunFailed
 
 if TYPE_CHECKING:
+    from fedistill.privacy.receipts_verify import ReceiptCheck
     from fedistill.site.approvals import Approvals, Decision
     from fedistill.site.site_config import SiteConfig
 
@@ -49,10 +52,11 @@ def start(config: _Config) -> None:
     """Answer questions until SIGTERM, which lets a question under way finish.
 
     Reads the private rows once. Whatever is asked, the site's policy is asked first. Peers are the
-    sites that fedistill site pin pinned beside the key, and those in the policy's [peers]. Log
-    lines go to stderr, with levels for journald where it listens; they may quote private values.
+    sites that fedistill site pin pinned beside the key, and those in the policy's [peers]; the
+    server's key is the kit's, or the policy's server-key. Log lines go to stderr, with levels for
+    journald where it listens; they may quote private values.
     """
-    from fedistill.provision.peers import peers_of
+    from fedistill.provision.peers import with_provisioned
     from fedistill.provision.site_folder import SiteFolder
     from fedistill.site import Policy
     from fedistill.site.daemon import run_agent
@@ -61,7 +65,7 @@ def start(config: _Config) -> None:
     log_to_stderr()
     site = _load(config)
     folder = SiteFolder(site.key_path.parent)
-    run_agent(site, peers_of(folder, Policy.load(site.policy_path)))
+    run_agent(site, with_provisioned(folder, Policy.load(site.policy_path)))
 
 
 @app.command()
@@ -102,6 +106,57 @@ def status(config: _Config) -> None:
         ("open rounds", ", ".join(reply.rounds) or "none"),
     ]
     _print(rows)
+
+
+@app.command()
+def receipts(
+    config: _Config,
+    form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+) -> None:
+    """Print everything that ever left the site, once its receipts are checked.
+
+    SIGNED says who signed a receipt: the site, or both, as the server took just those bytes.
+    SPENT is all that the population had spent by then. Exit code 1: receipts were edited, cut or
+    added, or the ledger does not hold what they name.
+    """
+    from fedistill.privacy.receipts_verify import verify_receipts
+    from fedistill.provision.peers import server_key_of
+    from fedistill.provision.site_folder import SiteFolder
+    from fedistill.site import Policy
+
+    site = _load(config)
+    key = server_key_of(SiteFolder(site.key_path.parent), Policy.load(site.policy_path))
+    check = verify_receipts(site.ledger_path, site.receipts_path, server_key=key)
+    if form is Format.JSON:
+        listed = [
+            receipt.model_dump(mode="json") | {"countersigned": number in check.countersigned}
+            for number, receipt in enumerate(check.receipts, start=1)
+        ]
+        found = {"valid": check.valid, "message": check.message, "receipts": listed}
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        _print_receipts(check)
+    if not check.valid:
+        raise typer.Exit(1)
+
+
+def _print_receipts(check: "ReceiptCheck") -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("no.", "when (UTC)", "run", "bytes", "sha256", "epsilon", "spent", "signed"):
+        table.add_column(heading, overflow="fold")  # in 80 columns nothing may be cut off
+    for number, receipt in enumerate(check.receipts, start=1):
+        table.add_row(
+            str(number),
+            receipt.time[:16].replace("T", " "),
+            receipt.run,
+            f"{receipt.bytes:,}",
+            receipt.sha256[:8],
+            "cached" if receipt.cached else f"{receipt.epsilon:.4g}",
+            f"{receipt.total_epsilon:.4g}",
+            "both" if number in check.countersigned else "site",
+        )
+    Console().print(table, markup=False, highlight=False)
+    typer.echo(check.message)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -29,16 +29,21 @@ class Wire:
 
 @dataclass(frozen=True)
 class Roster:
-    """Which node hosts which site, and the raw Ed25519 public key by which each site signs."""
+    """Which node hosts which site, the raw Ed25519 public key by which each site signs, and the
+    signed end of its ledger.
+    """
 
     nodes: Mapping[str, int]
     identities: Mapping[str, bytes] = field(default_factory=dict)
+    anchors: Mapping[str, bytes] = field(default_factory=dict)
 
     def only(self, sites: Iterable[str]) -> "Roster":
         """The same without other sites, in the order of this one."""
         kept = set(sites)
         return Roster(
-            {site: node for site, node in self.nodes.items() if site in kept}, self.identities
+            {site: node for site, node in self.nodes.items() if site in kept},
+            self.identities,
+            self.anchors,
         )
 
 
@@ -51,6 +56,7 @@ def find_sites(
     pending: list[str] = []
     nodes: dict[str, int] = {}
     identities: dict[str, bytes] = {}
+    anchors: dict[str, bytes] = {}
     deadline = time.monotonic() + timeout
     while wanted - set(nodes) and time.monotonic() < deadline:
         new = set(grid.get_node_ids()) - asked
@@ -64,12 +70,13 @@ def find_sites(
                 if site in wanted and site not in nodes:
                     nodes[site] = reply.metadata.src_node_id
                     identities[site] = identity
+                    anchors[site] = messages.read_anchors(reply.content).get(site, b"")
                     wire.up[site] = messages.wire_bytes(reply.content)
                     wire.down[site] = messages.wire_bytes(RecordDict())
         on_progress(len(nodes), len(wanted))
         if wanted - set(nodes):
             time.sleep(_POLL_SECONDS)
-    return Roster({site: nodes[site] for site in sites if site in nodes}, identities)
+    return Roster({site: nodes[site] for site in sites if site in nodes}, identities, anchors)
 
 
 def ask_sites(
@@ -172,7 +179,7 @@ def _answer_of(site: str, content: RecordDict | None) -> Answer:
     # Whoever answers for another site is not believed.
     named = answer.site == site or answer.status != messages.OK
     status = answer.status if named else "malformed"
-    return Answer(site=site, status=status, release=answer.release)
+    return replace(answer, site=site, status=status)
 
 
 def require_sites(answered: int, asked: int, min_sites: int, reasons: Iterable[str]) -> None:

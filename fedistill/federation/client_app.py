@@ -13,12 +13,13 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedistill.config import RunConfig
-from fedistill.errors import FedistillError
+from fedistill.errors import public_class_of
 from fedistill.federation import evaluation_messages, messages, records, sealed_client
-from fedistill.federation.run_folder import run_folder
+from fedistill.federation.run_folder import ledger_path, run_folder
 from fedistill.federation.simulation import open_site, prepare_data, public_identity
 from fedistill.federation.site_log import log_error, log_warning
 from fedistill.labels import EvaluationRelease, LabelQuestion, LabelRelease
+from fedistill.privacy.ledger_anchor import anchor_to_bytes
 from fedistill.site import LocalAgent, evaluating
 
 app = ClientApp()
@@ -30,6 +31,7 @@ Released = TypeVar("Released", LabelRelease, EvaluationRelease)
 def hello(message: Message, context: Context) -> Message:
     """Name the sites that this node hosts, and the public key of each."""
     identities: dict[str, bytes] = {}
+    anchors: dict[str, bytes] = {}
     config = _config(context)
     # A node whose data cannot be read hosts nobody; why, its owner sees in the local checks.
     with suppress(Exception):
@@ -42,7 +44,8 @@ def hello(message: Message, context: Context) -> Message:
                 int(context.node_config["num-partitions"]),
             )
         }
-    return Message(records.hello_record(identities), reply_to=message)
+        anchors = {site: anchor_to_bytes(ledger_path(config, folder, site)) for site in identities}
+    return Message(records.hello_record(identities, anchors), reply_to=message)
 
 
 @app.train("labels")
@@ -85,6 +88,7 @@ app.train("shares")(sealed_client.shares)
 app.train("sealed")(sealed_client.labels)
 app.train("agree")(sealed_client.agree)
 app.train("unmask")(sealed_client.unmask)
+app.train("receipts")(sealed_client.receipts)
 
 
 def hosted_sites(sites: tuple[str, ...], node: int, num_nodes: int) -> tuple[str, ...]:
@@ -108,11 +112,11 @@ def _answer(
             site = asked  # a name from the wire becomes a path only now, when it is known
         with open_site(config, asked, folder, run) as agent:
             content = to_record(site, ask(agent, question))
+        records.add_receipt(content, agent.statement)
     except Exception as error:
         # Everything private code raises stops here (PRIVACY rule 3).
         log_error(folder.site(site), error)
-        kind = type(error) if isinstance(error, FedistillError) else FedistillError
-        content = records.failure_record(site, kind.public_class)
+        content = records.failure_record(site, public_class_of(error))
     return Message(content, reply_to=message)
 
 

@@ -31,14 +31,14 @@ app = ClientApp()
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
     """Name the site, and its public key; a site whose agent is down hosts nobody."""
-    identities = {}
+    identities, anchors = {}, {}
     try:
         with _client(context) as client:
             site, identity = client.hello()
-            identities[site] = identity
+            identities[site], anchors[site] = identity, client.anchor
     except (KeyError, grpc.RpcError):
         identities = {}
-    return Message(records.hello_record(identities), reply_to=message)
+    return Message(records.hello_record(identities, anchors), reply_to=message)
 
 
 @app.train("labels")
@@ -90,6 +90,12 @@ def unmask(message: Message, context: Context) -> Message:
     return _step("Unmask", message, context)
 
 
+@app.train("receipts")
+def receipts(message: Message, context: Context) -> Message:
+    """What the server countersigned."""
+    return _step("Receipts", message, context)
+
+
 @app.evaluate("student")
 def student(message: Message, context: Context) -> Message:
     """Noised tables of how a student does on rows that the site held out, outside a sum."""
@@ -106,10 +112,12 @@ def student(message: Message, context: Context) -> Message:
 def _released(
     method: str, message: Message, context: Context, request: Callable[[str, str], Request]
 ) -> Message:
-    site, status, answer = _forward(method, message, context, request)
-    if status == records.OK:
-        return Message(records.release_record(site, answer), reply_to=message)
-    return Message(records.failure_record(site, status), reply_to=message)
+    site, status, answer, statement = _forward(method, message, context, request)
+    if status != records.OK:
+        return Message(records.failure_record(site, status), reply_to=message)
+    content = records.release_record(site, answer)
+    records.add_receipt(content, statement)
+    return Message(content, reply_to=message)
 
 
 def _step(method: str, message: Message, context: Context) -> Message:
@@ -125,16 +133,18 @@ def _step(method: str, message: Message, context: Context) -> Message:
 def _sealed(
     method: str, message: Message, context: Context, request: Callable[[str, str], Request]
 ) -> Message:
-    site, status, answer = _forward(method, message, context, request)
-    if status == records.OK:
-        return Message(records.sealed_record(site, answer), reply_to=message)
-    return Message(records.refusal_record(site, status), reply_to=message)
+    site, status, answer, statement = _forward(method, message, context, request)
+    if status != records.OK:
+        return Message(records.refusal_record(site, status), reply_to=message)
+    content = records.sealed_record(site, answer)
+    records.add_receipt(content, statement)
+    return Message(content, reply_to=message)
 
 
 def _forward(
     method: str, message: Message, context: Context, request: Callable[[str, str], Request]
-) -> tuple[str, str, bytes]:
-    """Whom was asked, and status and message of the agent's answer.
+) -> tuple[str, str, bytes, bytes]:
+    """Whom was asked, and status, message and receipt's statement of the agent's answer.
 
     A question that waits for the site's owner is asked again for most of `phase-timeout`.
     """
@@ -147,10 +157,11 @@ def _forward(
             while status == WAITING and time.monotonic() < deadline:
                 time.sleep(_SECONDS_BETWEEN_QUESTIONS)
                 status, answer = client.ask(method, asked)
+            statement = client.statement
     except (KeyError, TypeError, ValueError, grpc.RpcError):
         # Malformed, or nobody listens: the server learns no more than that there is no answer.
-        return site, NO_ANSWER, b""
-    return site, status, answer
+        return site, NO_ANSWER, b"", b""
+    return site, status, answer, statement
 
 
 def _question(content: RecordDict, site: str, run: str) -> agent_pb2.Question:

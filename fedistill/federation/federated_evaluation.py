@@ -17,8 +17,9 @@ from fedistill.errors import DataError, PolicyRefusal, SecAggError, TooFewSites
 from fedistill.evaluate.federated import FederatedScores, federated_scores
 from fedistill.evaluate.files import write_atomically
 from fedistill.federation.asking import Roster, exchange, require_sites
+from fedistill.federation.countersigning import take_receipt
 from fedistill.federation.evaluation_messages import STUDENT, read_counts, student_to_record
-from fedistill.federation.messages import OK, REASONS, read_answer
+from fedistill.federation.messages import OK, read_answer, reason
 from fedistill.federation.sealed_round import Ask, SealedSum, sum_over_sites
 from fedistill.federation.simulation import evaluation_question
 from fedistill.labels import Floats, LabelQuestion
@@ -44,7 +45,9 @@ def evaluate_federated(
     edges = score_edges(shares)
     sent = student_to_bytes(compression.shipped.read_bytes(), edges)
     question = replace(
-        evaluation_question(this.config, this.public), broadcast_sha256=student_sha256(sent)
+        evaluation_question(this.config, this.public),
+        broadcast_sha256=student_sha256(sent),
+        server_key=this.countersigner.key.public,
     )
     sealed = this.config.secure_aggregation
     together = len(roster.nodes) if sealed else 1
@@ -111,8 +114,10 @@ def _ask(
         found = _counts(site, replies.get(site), plan)
         if isinstance(found, list):
             counts[site] = found
+            answer, identity = read_answer(replies[site]), roster.identities.get(site, b"")
+            take_receipt(this, site, question, identity, answer.release, answer.statement)
         else:
-            reasons.append(f"{site} {REASONS[found]}")
+            reasons.append(f"{site} {reason(found)}")
             this.warn(f"{reasons[-1]} in phase {PHASE}: the run goes on without it")
     require_sites(len(counts), len(roster.nodes), this.config.min_sites, reasons)
     return counts

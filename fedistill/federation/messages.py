@@ -4,6 +4,7 @@ Content records by name: `question` and `release` carry labels, `site` names who
 answers, `status` is "ok" or an error's public class. Sizes depend on public values alone.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -34,6 +35,21 @@ REASONS: Mapping[str, str] = {
 }
 """Public classes of failure, in words."""
 
+_CLAUSE = re.compile("policy:([a-z0-9-]{1,40})")
+
+
+def is_failure(status: str) -> bool:
+    """Whether a site may answer so in place of what it was asked for."""
+    return status in REASONS or _CLAUSE.fullmatch(status) is not None
+
+
+def reason(status: str) -> str:
+    """A public class of failure in words, with the clause that a policy named."""
+    clause = _CLAUSE.fullmatch(status)
+    if clause is None:
+        return REASONS[status]
+    return f"{REASONS['policy']} (clause {clause[1]})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -42,6 +58,7 @@ class Answer:
     site: str
     status: str
     release: bytes
+    statement: bytes = b""
 
 
 def read_hello(content: RecordDict) -> dict[str, bytes]:
@@ -53,6 +70,23 @@ def read_hello(content: RecordDict) -> dict[str, bytes]:
     return {
         str(site): bytes(key) for site, key in zip(sites, keys, strict=True) if type(key) is bytes
     }
+
+
+def read_anchors(content: RecordDict) -> dict[str, bytes]:
+    """The anchors in a `hello_record`; b"" for a site without one."""
+    record = content.config_records.get("hello", ConfigRecord())
+    sites, ends = record.get("sites"), record.get("anchors")
+    if not isinstance(sites, list) or not isinstance(ends, list):
+        return {}
+    return {
+        str(site): bytes(end) for site, end in zip(sites, ends, strict=False) if type(end) is bytes
+    }
+
+
+def read_statement(content: RecordDict) -> bytes:
+    """The statement beside an answer; b"" where there is none."""
+    statement = content.config_records.get("receipt", ConfigRecord()).get("statement")
+    return statement if isinstance(statement, bytes) else b""
 
 
 def question_to_record(site: str, question: LabelQuestion) -> RecordDict:
@@ -82,12 +116,15 @@ def read_answer(content: RecordDict) -> Answer:
     """An answer as `records` writes it; what cannot be read has the status "malformed"."""
     record = content.config_records.get("release", ConfigRecord())
     site, status, release = (record.get(key) for key in ("site", "status", "release"))
-    if not isinstance(site, str) or status not in (OK, *REASONS):
+    if not isinstance(site, str) or not (status == OK or is_failure(str(status))):
         return Answer(site=str(site), status="malformed", release=b"")
     if status == OK and not isinstance(release, bytes):
         return Answer(site=site, status="malformed", release=b"")
     return Answer(
-        site=site, status=str(status), release=release if isinstance(release, bytes) else b""
+        site=site,
+        status=str(status),
+        release=release if isinstance(release, bytes) else b"",
+        statement=read_statement(content),
     )
 
 

@@ -19,7 +19,8 @@ from fedistill.errors import DataError
 from fedistill.evaluate.files import write_atomically
 from fedistill.federation import messages
 from fedistill.federation.asking import Roster, ask_sites, find_sites, require_sites
-from fedistill.federation.messages import REASONS, Answer
+from fedistill.federation.countersigning import take_receipt, without_rewound
+from fedistill.federation.messages import Answer, reason
 from fedistill.labels import LabelRelease
 from fedistill.mechanisms import mechanism_named
 
@@ -41,7 +42,9 @@ def hello(this: "Run") -> Roster:
         on_progress=partial(this.progress.step, "hello"),
     )
     missing = [site for site in sites if site not in roster.nodes]
-    _leave_out(this, "hello", dict.fromkeys(missing, REASONS["no-answer"]), len(sites))
+    roster, rewound = without_rewound(this, roster)
+    failures = dict.fromkeys(missing, reason("no-answer")) | rewound
+    _leave_out(this, "hello", failures, len(sites))
     return roster
 
 
@@ -67,6 +70,10 @@ def labels(this: "Run", roster: Roster) -> Releases:
         on_progress=partial(this.progress.step, "labels"),
     )
     releases, failures = _read_all(answers, read)
+    for site in releases:
+        answer, identity = answers[site], roster.identities.get(site, b"")
+        question = this.questions[site]
+        take_receipt(this, site, question, identity, answer.release, answer.statement)
     _leave_out(this, "labels", failures, len(this.public.site_names))
     _save(this, "labels", releases)
     return releases
@@ -145,8 +152,8 @@ def evaluate(this: "Run", roster: Roster, releases: Mapping[str, LabelRelease]) 
         on_progress=partial(this.progress.step, "evaluate"),
     )
     labelled, failures = _read_all(answers, read)
-    for site, reason in failures.items():
-        this.warn(f"{site} {reason} in phase evaluate: its teacher has no score")
+    for site, why in failures.items():
+        this.warn(f"{site} {why} in phase evaluate: its teacher has no score")
     _save(this, "evaluate", labelled)
     return labelled
 
@@ -156,12 +163,12 @@ def _read_all(answers: dict[str, Answer], read: Reader) -> tuple[Releases, dict[
     releases, failures = {}, {}
     for site, answer in answers.items():
         if answer.status != messages.OK:
-            failures[site] = REASONS[answer.status]
+            failures[site] = reason(answer.status)
             continue
         try:
             releases[site] = read(site, answer)
         except DataError:
-            failures[site] = REASONS["malformed"]
+            failures[site] = reason("malformed")
     return releases, failures
 
 
@@ -185,9 +192,9 @@ def _label_reader(this: "Run") -> Reader:
 
 def _leave_out(this: "Run", phase: str, failures: dict[str, str], num_sites: int) -> None:
     """Warn about sites that are left out; end the run when too few remain."""
-    reasons = [f"{site} {reason}" for site, reason in failures.items()]
-    for reason in reasons:
-        this.warn(f"{reason} in phase {phase}: the run goes on without it")
+    reasons = [f"{site} {why}" for site, why in failures.items()]
+    for why in reasons:
+        this.warn(f"{why} in phase {phase}: the run goes on without it")
     require_sites(num_sites - len(failures), num_sites, this.config.min_sites, reasons)
 
 

@@ -10,10 +10,23 @@ from flwr.app import ConfigRecord, RecordDict
 OK = "ok"
 
 
-def hello_record(identities: Mapping[str, bytes]) -> RecordDict:
-    """Which sites a node hosts, and the public key by which each signs (b"" where it has none)."""
+def hello_record(
+    identities: Mapping[str, bytes], anchors: Mapping[str, bytes] | None = None
+) -> RecordDict:
+    """Which sites a node hosts, the public key by which each signs (b"" where it has none), and
+    the signed anchor of each one's ledger (b"" where that is not begun).
+    """
     sites, keys = list(identities), list(identities.values())
-    return RecordDict({"hello": ConfigRecord({"sites": sites, "identities": keys})})
+    ends = [(anchors or {}).get(site, b"") for site in sites]
+    return RecordDict(
+        {"hello": ConfigRecord({"sites": sites, "identities": keys, "anchors": ends})}
+    )
+
+
+def add_receipt(content: RecordDict, statement: bytes) -> None:
+    """Put the statement of a receipt beside an answer; b"" where nothing was listed on any."""
+    if statement:
+        content["receipt"] = ConfigRecord({"statement": statement})
 
 
 def release_record(site: str, release: bytes) -> RecordDict:

@@ -106,6 +106,16 @@ def ledger_path(config: RunConfig, folder: RunFolder, site: str) -> Path:
     return directory / f"{site}.ledger.db"
 
 
+def countersign_dir(config: RunConfig, folder: RunFolder) -> Path:
+    """`countersign-dir`; by default beside a simulation's ledgers, else in the server's home."""
+    if config.countersign_dir:
+        return Path(config.countersign_dir)
+    if config.proxy_path:
+        home = Path(os.environ.get(HOME_VARIABLE) or "~/.fedistill").expanduser().absolute()
+        return home / "server"
+    return ledger_path(config, folder, "any").parent
+
+
 def check_run_folder(path: Path, config: RunConfig) -> None:
     """Refuse a folder that this config cannot use, before anything runs.
 

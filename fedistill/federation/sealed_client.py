@@ -10,7 +10,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedistill.config import RunConfig
-from fedistill.errors import FedistillError, MessageRefused, PolicyRefusal
+from fedistill.errors import MessageRefused, PolicyRefusal, public_class_of
 from fedistill.federation import records, sealed_messages
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.sealed_messages import Reply
@@ -18,6 +18,7 @@ from fedistill.federation.simulation import open_site, prepare_data
 from fedistill.federation.site_log import log_error, log_warning
 from fedistill.secagg import KeyAdvert, Participation, ShareDelivery, SurvivorSignature
 from fedistill.site import LocalAgent, SealedRound, sealing
+from fedistill.site.receipting import keep_countersigned
 
 Step = Callable[[LocalAgent, SealedRound, list[bytes]], tuple[SealedRound, Reply]]
 
@@ -78,6 +79,23 @@ def unmask(message: Message, context: Context) -> Message:
     return _continue(message, context, step)
 
 
+def receipts(message: Message, context: Context) -> Message:
+    """What the server countersigned, kept beside the receipts."""
+    site = "unknown"
+    try:
+        named, parts = sealed_messages.read_parts(message.content)
+        config, run = _config(context), str(context.run_id)
+        if named in prepare_data(config).site_names:
+            site = named  # a name from the wire becomes a path only now, when it is known
+        with open_site(config, named, run_folder(config, run), run) as agent:
+            keep_countersigned(agent, parts)
+        content = records.sealed_record(site, b"")
+    except Exception as error:
+        log_error(_folder(context, site), error)
+        content = records.refusal_record(site, public_class_of(error))
+    return Message(content, reply_to=message)
+
+
 def _continue(message: Message, context: Context, step: Step) -> Message:
     named = str(message.content.config_records.get("step", ConfigRecord()).get("site"))
 
@@ -104,12 +122,12 @@ def _reply(
         with open_site(config, named, run_folder(config, run), run) as agent:
             this, reply = step(agent)
         content = sealed_messages.reply_to_record(site, reply)
+        records.add_receipt(content, agent.statement)
         context.state[_place(site)] = ConfigRecord({"round": this.to_bytes()})
     except Exception as error:
         # Everything private code raises stops here (PRIVACY rule 3).
         log_error(_folder(context, site), error)
-        kind = type(error) if isinstance(error, FedistillError) else FedistillError
-        content = records.refusal_record(site, kind.public_class)
+        content = records.refusal_record(site, public_class_of(error))
     return Message(content, reply_to=message)
 
 

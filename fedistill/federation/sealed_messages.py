@@ -12,7 +12,7 @@ from typing import get_args
 from flwr.app import ConfigRecord, RecordDict
 
 from fedistill.errors import DataError
-from fedistill.federation.messages import OK, REASONS, question_to_record, read_question
+from fedistill.federation.messages import OK, is_failure, question_to_record, read_question
 from fedistill.federation.records import sealed_record
 from fedistill.labels import LabelQuestion
 from fedistill.secagg import (
@@ -30,6 +30,7 @@ SHARES = "train.shares"
 SEALED = "train.sealed"
 AGREE = "train.agree"
 UNMASK = "train.unmask"
+RECEIPTS = "train.receipts"
 
 Reply = KeyAdvert | ShareBundle | MaskedVector | SurvivorSignature | RevealedShares
 
@@ -116,4 +117,4 @@ def read_reply(content: RecordDict) -> tuple[str, bytes]:
     status, message = record.get("status"), record.get("message")
     if status == OK and isinstance(message, bytes):
         return OK, message
-    return (str(status) if status in REASONS else "malformed"), b""
+    return (str(status) if is_failure(str(status)) else "malformed"), b""

@@ -22,7 +22,8 @@ from fedistill.errors import TooFewSites, TooFewSurvivors
 from fedistill.evaluate.files import write_atomically
 from fedistill.federation import sealed_messages
 from fedistill.federation.asking import Roster, exchange, require_sites
-from fedistill.federation.messages import OK, REASONS
+from fedistill.federation.countersigning import take_receipt
+from fedistill.federation.messages import OK, read_statement, reason
 from fedistill.federation.sealed_messages import Invitation
 from fedistill.labels import Floats, LabelQuestion
 from fedistill.secagg import RoundTerms, threshold_for
@@ -144,8 +145,15 @@ def _run_round(this: "Run", roster: Roster, terms: RoundTerms, ask: Ask) -> Seal
             )
             for site, delivery in deliveries.items()
         }
-        replies = _ask(this, roster, ask.phase or "labels", sealed_messages.SEALED, handed)
+        statements: dict[str, bytes] = {}
+        replies = _ask(
+            this, roster, ask.phase or "labels", sealed_messages.SEALED, handed, statements
+        )
         state = secagg.collect_vectors(state, replies)
+        for site in state.names(state.survivors):
+            question = bound_to(terms, ask.questions[site])
+            identity = roster.identities[site]
+            take_receipt(this, site, question, identity, replies[site], statements[site])
     with this.phase(ask.phase or "unmask"):
         survivors = dict.fromkeys(state.names(state.survivors), b"")
         words = [word.to_bytes() for word in state.participations]
@@ -183,9 +191,17 @@ def _ask_all(
 
 
 def _ask(
-    this: "Run", roster: Roster, phase: str, action: str, contents: Mapping[str, RecordDict]
+    this: "Run",
+    roster: Roster,
+    phase: str,
+    action: str,
+    contents: Mapping[str, RecordDict],
+    statements: dict[str, bytes] | None = None,
 ) -> dict[str, bytes]:
-    """The good replies by site; of the others the run is told why they are missing."""
+    """The good replies by site; of the others the run is told why they are missing.
+
+    `statements` grows by the statement of each good reply's receipt.
+    """
     replies = exchange(
         this.grid,
         roster,
@@ -204,8 +220,10 @@ def _ask(
             status, message = sealed_messages.read_reply(replies[site])
         if status == OK:
             good[site] = message
+            if statements is not None:
+                statements[site] = read_statement(replies[site])
         else:
-            this.warn(f"{site} {REASONS[status]} in phase {phase}: the round goes on without it")
+            this.warn(f"{site} {reason(status)} in phase {phase}: the round goes on without it")
     return good
 
 

@@ -24,11 +24,16 @@ from fedistill.data import (
 from fedistill.data.encoder import Encoder
 from fedistill.errors import DataError
 from fedistill.federation.public import Public
-from fedistill.federation.run_folder import RunFolder, ledger_path
+from fedistill.federation.run_folder import (
+    RunFolder,
+    countersign_dir,
+    ledger_path,
+)
 from fedistill.labels import EVALUATION, LabelQuestion
 from fedistill.mechanisms import Mechanism, mechanism_named
 from fedistill.privacy.accountant import SPLIT_MARGIN, calibrate_rho, epsilon_of
 from fedistill.privacy.adjacency import Adjacency, Unit
+from fedistill.privacy.countersign import SERVER_PUBLIC_KEY
 from fedistill.privacy.ledger_key import create_key, key_path, load_key
 from fedistill.site import Evaluation, FloatNoise, LocalAgent, Policy, Sealing, Trust
 
@@ -145,7 +150,8 @@ def open_site(config: RunConfig, site: str, folder: RunFolder, run: str) -> Loca
         raise DataError(f"site={site!r} must be one of {', '.join(simulation.sites)}")
     policy_path = folder.site(site) / "policy.toml"
     if not policy_path.exists():
-        policy_of(config, simulation, site).save(policy_path)
+        key = _server_key(config, folder)
+        policy_of(config, simulation, site, server_key=key).save(policy_path)
     return LocalAgent(
         run=run,
         policy=Policy.load(policy_path),
@@ -170,11 +176,18 @@ def write_policies(config: RunConfig, simulation: Simulation, folder: RunFolder)
         key = key_path(ledger_path(config, folder, site))
         create_key(key)
         peers[site] = load_key(key).public
+    server_key = _server_key(config, folder)
     for site in simulation.sites:
         path = folder.site(site) / "policy.toml"
         if not path.exists():
             others = {name: key for name, key in peers.items() if name != site}
-            policy_of(config, simulation, site, peers=others).save(path)
+            policy_of(config, simulation, site, peers=others, server_key=server_key).save(path)
+
+
+def _server_key(config: RunConfig, folder: RunFolder) -> str:
+    """The public key (hex) that the server of a simulation left for its sites; "" without a run."""
+    path = countersign_dir(config, folder) / SERVER_PUBLIC_KEY
+    return path.read_text().strip() if path.is_file() else ""
 
 
 def public_identity(config: RunConfig, folder: RunFolder, site: str) -> bytes:
@@ -255,11 +268,16 @@ def _simulation(
 
 
 def policy_of(
-    config: RunConfig, simulation: Simulation, site: str, peers: Mapping[str, str] | None = None
+    config: RunConfig,
+    simulation: Simulation,
+    site: str,
+    peers: Mapping[str, str] | None = None,
+    server_key: str = "",
 ) -> Policy:
     """What a simulated site allows: what the run config asks for, and no more.
 
-    `peers` are the public keys (hex) of the other sites, which sealed rounds need.
+    `peers` are the public keys (hex) of the other sites, which sealed rounds need, `server_key` is
+    that by which the server countersigns receipts.
     """
     return Policy(
         site=site,
@@ -282,6 +300,7 @@ def policy_of(
         trust=Trust(config.trust),
         total_epsilon_alone=_budget_alone(config),
         colluding_sites=config.colluding_sites,
+        server_key=server_key,
         peers=peers or {},
     )
 

@@ -85,6 +85,8 @@ def _check(config: RunConfig, public: Public) -> None:
         _check_evaluation(config, public)
     if config.output_dir and not config.resume:
         check_run_folder(Path(config.output_dir), config)
+    if config.countersign_dir:
+        check_writable("countersign-dir", Path(config.countersign_dir))
 
 
 def _check_sums(config: RunConfig, num_sites: int) -> None:

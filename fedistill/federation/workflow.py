@@ -21,12 +21,13 @@ from fedistill.features import proxy_basis
 from fedistill.federation import phases, scoring
 from fedistill.federation.answers import Answers, ask_for_labels, sites_to_ask
 from fedistill.federation.asking import Wire
+from fedistill.federation.countersigning import Countersigner, return_receipts
 from fedistill.federation.disagreement import disagreements
 from fedistill.federation.federated_evaluation import evaluate_federated
 from fedistill.federation.progress import CLAIMED, Progress
 from fedistill.federation.public import Public
 from fedistill.federation.result import summarize
-from fedistill.federation.run_folder import RunFolder
+from fedistill.federation.run_folder import RunFolder, countersign_dir
 from fedistill.federation.simulation import Simulation, questions_of, write_policies
 from fedistill.labels import LabelQuestion
 from fedistill.privacy.receipts import read_receipts
@@ -43,6 +44,7 @@ class Run:
     folder: RunFolder
     progress: Progress
     questions: Mapping[str, LabelQuestion]
+    countersigner: Countersigner
     started: datetime
     wire: Wire = field(default_factory=Wire)
     warnings: list[str] = field(default_factory=list)
@@ -90,6 +92,7 @@ def run_workflow(
         TooFewSites: Fewer than `min-sites` answered.
         RunFailed: Another reason to end, in one sentence.
     """
+    countersigner = Countersigner.open(countersign_dir(config, folder))
     this = Run(
         name=run,
         grid=grid,
@@ -97,7 +100,11 @@ def run_workflow(
         public=public,
         folder=folder,
         progress=progress,
-        questions=questions_of(config, public),
+        questions={
+            site: replace(question, server_key=countersigner.key.public)
+            for site, question in questions_of(config, public).items()
+        },
+        countersigner=countersigner,
         started=datetime.now(UTC),
     )
     if folder.claim(config):
@@ -125,6 +132,7 @@ def run_workflow(
         gains = scoring.compare_sites(this, ensemble, answers, compression)
     federated = evaluate_federated(this, roster.only(answers.sites), compression)
     metrics = metrics.model_copy(update={"federated": federated})
+    return_receipts(this, roster.only(answers.sites))
     with this.phase("report"):
         # A deployed site's receipts stay with it.
         receipts = () if this.simulation is None else read_receipts(folder.receipts)

@@ -227,6 +227,19 @@ class Ledger:
         with ledger_errors(self._path):
             return self._contents().charges
 
+    @property
+    def head(self) -> tuple[int, str]:
+        """How many charges there are, and the hash (hex) of the last of them."""
+        with ledger_errors(self._path):
+            contents = self._contents()
+        return len(contents.entries), contents.head
+
+    def holds(self, charges: int, head: str) -> bool:
+        """Whether the ledger ended with the hash `head` when it had so many charges."""
+        with ledger_errors(self._path):
+            contents = self._contents()
+        return charges <= len(contents.entries) and contents.hash_of(charges) == head
+
     def spent(self, delta: float) -> float:
         """Epsilon at `delta` of everything that was ever charged."""
         with ledger_errors(self._path):

@@ -129,6 +129,25 @@ def settle_anchor(ledger: Path) -> None:
             put_file(path, _line(known), directory)
 
 
+def anchor_to_bytes(ledger: Path) -> bytes:
+    """The anchor of `ledger` for whoever keeps a copy elsewhere, `LINE` bytes; b"" without any."""
+    try:
+        anchor = read_anchor(ledger)
+    except LedgerError:
+        return b""
+    return b"" if anchor is None else _line(anchor)
+
+
+def anchor_from_bytes(data: bytes) -> Anchor | None:
+    """Inverse of `anchor_to_bytes`; None unless the key that it names signed it."""
+    try:
+        value = json.loads(data[:LINE])
+        anchor = Anchor(**value)
+        return anchor if type(anchor.count) is int and anchor.is_signed else None
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
 def _append(path: Path, line: bytes) -> None:
     file = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:

@@ -33,6 +33,8 @@ class Signed(StrEnum):
     RELEASE = "fedistill ledger release"
     ANCHOR = "fedistill ledger anchor"
     REQUEST = "fedistill site request"
+    RECEIPT = "fedistill receipt"
+    COUNTERSIGNATURE = "fedistill countersignature"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What the coordinator does: init, sign, revoke, renew. Registering with Flower is apart."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ import tomli_w
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedistill.errors import ProvisionError
+from fedistill.errors import LedgerError, ProvisionError
+from fedistill.privacy.countersign import SERVER_KEY, SHA256
 from fedistill.privacy.ledger_disk import locked_directory
+from fedistill.privacy.ledger_key import create_key, load_key
 from fedistill.provision import files
 from fedistill.provision.authority import (
     Authority,
@@ -49,7 +52,7 @@ class Made:
 
 
 def init(workshop: Workshop, *, now: datetime) -> Made:
-    """Make the project's key, its certificate authority, and the server's key and certificate.
+    """Make the project's key, its certificate authority, and the server's keys and certificate.
 
     Raises:
         ProvisionError: the project file is wrong, or one of the files is there already.
@@ -57,7 +60,7 @@ def init(workshop: Workshop, *, now: datetime) -> Made:
     project = Project.load(workshop.project_file)
     made = (
         *(workshop.project_key, workshop.ca, workshop.server_key, workshop.server_certificate),
-        workshop.registry,
+        *(workshop.registry, workshop.countersign_public_key),
     )
     there = [path for path in made if path.exists()]
     if there:
@@ -69,6 +72,7 @@ def init(workshop: Workshop, *, now: datetime) -> Made:
     private = new_key()
     files.write(workshop.project_key, private_pem(private), mode=files.PRIVATE)
     authority = _certify(workshop, project, private, now)
+    _make_countersign_key(workshop)
     registry = Registry()
     registry.save(workshop.registry)
     return Made(fingerprint=authority.fingerprint, registry=registry, kits={})
@@ -188,6 +192,32 @@ def write_connection(workshop: Workshop, project: Project) -> None:
     files.write(workshop.flower_home / "config.toml", text.encode())
 
 
+def load_server_key(workshop: Workshop) -> str:
+    """The public key (hex) by which the server countersigns receipts.
+
+    Raises:
+        ProvisionError: it is missing or none.
+    """
+    path = workshop.countersign_public_key
+    text = files.read(path, "server's public key", at_most=_LARGEST_PEM).decode(errors="replace")
+    if not re.fullmatch(SHA256, text.strip()):
+        raise ProvisionError(
+            f"{path} must have 64 hex digits, the public half of {SERVER_KEY}: restore both from "
+            "one backup"
+        )
+    return text.strip()
+
+
+def _make_countersign_key(workshop: Workshop) -> None:
+    files.make_folder(workshop.countersign)
+    try:
+        create_key(workshop.countersign / SERVER_KEY)
+        public = load_key(workshop.countersign / SERVER_KEY).public
+    except LedgerError as error:
+        raise ProvisionError(str(error)) from error
+    files.write(workshop.countersign_public_key, f"{public}\n".encode())
+
+
 def _certify(
     workshop: Workshop, project: Project, private: ec.EllipticCurvePrivateKey, now: datetime
 ) -> Authority:
@@ -233,6 +263,7 @@ def _write_kits(
     workshop: Workshop, project: Project, authority: Authority, registry: Registry, now: datetime
 ) -> dict[str, Path]:
     active = registry.active(now)
+    server = Server(host=project.hosts[0], port=project.port, server_key=load_server_key(workshop))
     for path in (workshop.kit("any").parent, workshop.public_key("any").parent):
         files.make_folder(path)
     for site in set(registry.sites) - {each.site for each in active}:
@@ -243,7 +274,7 @@ def _write_kits(
             project=project.name,
             serial=registry.serial,
             record=each,
-            server=Server(host=project.hosts[0], port=project.port),
+            server=server,
             roster=active,
             now=now,
             expires=each.expires,

@@ -5,7 +5,7 @@ Members, all of them and no others:
     manifest.json   format, project, serial, site, its two keys, times, sha256 and size of the rest
     manifest.sig    the project's signature of manifest.json (fedistill.provision.authority)
     ca.crt          the project's certificate, whose key signed; people compare its fingerprint
-    server.json     address, host and port of the server
+    server.json     host and port of the server, and the key by which it countersigns receipts
     roster.json     name, identity and SuperNode key of each site that takes part
 
 Nothing is unpacked by a name that stands in the archive: the five members are read into memory, up
@@ -52,12 +52,13 @@ _Parsed = TypeVar("_Parsed")
 
 
 class Server(BaseModel):
-    """Where sites connect to."""
+    """Where sites connect to, and the key (public, hex) that countersigns their receipts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field(max_length=253)
     port: int = Field(ge=1, le=65535)
+    server_key: PublicKey
 
 
 class _Member(BaseModel):

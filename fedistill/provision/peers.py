@@ -1,9 +1,10 @@
-"""With whom a site takes part in sums: the peers that its owner pinned, and those its policy names.
+"""Whom a site trusts by what was provisioned: the peers that its owner pinned, and the server.
 
 The roster, which the coordinator wrote, has each peer's public key; `fedistill site pin` keeps the
 fingerprint that somebody compared. A key counts where both agree, so that nobody copies keys. One
 rule joins them with the policy's `[peers]`: both count, and where both name a site they must name
-the same key. Nothing decides between them but the owner.
+the same key. Nothing decides between them but the owner. The key by which the server countersigns
+receipts comes with the kit, which the project signed, and joins the clause `server-key` likewise.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,37 @@ from fedistill.privacy.ledger_key import fingerprint
 from fedistill.provision.fingerprints import grouped
 from fedistill.provision.site_folder import Membership, SiteFolder, load_membership, load_pins
 from fedistill.site.policy import Policy
+
+
+def with_provisioned(folder: SiteFolder, policy: Policy) -> Policy:
+    """The policy with the peers and the server's key that the site joined and pinned.
+
+    Args:
+        folder: Where the site's key lies, and what `site join` and `site pin` wrote beside it.
+        policy: The site's.
+
+    Raises:
+        ProvisionError: See `peers_of`; or the policy pins another server's key than the kit has.
+    """
+    update = {"peers": peers_of(folder, policy), "server_key": server_key_of(folder, policy)}
+    return policy.model_copy(update=update)
+
+
+def server_key_of(folder: SiteFolder, policy: Policy) -> str:
+    """Public key (hex) of the server; of a site that joined nothing, the policy's.
+
+    Raises:
+        ProvisionError: The policy pins another one than the kit has.
+    """
+    if not folder.membership.exists():
+        return policy.server_key
+    joined = load_membership(folder).server.server_key
+    if policy.server_key not in ("", joined):
+        raise ProvisionError(
+            f"policy: server-key={policy.server_key} must be {joined}, the key in the kit: compare "
+            "it with the coordinator, then remove the clause, or ask for another kit"
+        )
+    return joined
 
 
 def peers_of(folder: SiteFolder, policy: Policy) -> dict[str, str]:

@@ -16,7 +16,7 @@ from fedistill.errors import FedistillError, LedgerError, PolicyRefusal, Provisi
 from fedistill.privacy.ledger_key import load_key
 from fedistill.provision import files
 from fedistill.provision.authority import days_left, fingerprint_of, parse_certificate
-from fedistill.provision.peers import pinned_keys, with_named
+from fedistill.provision.peers import pinned_keys, server_key_of, with_named
 from fedistill.provision.site_folder import (
     Membership,
     SiteFolder,
@@ -180,7 +180,7 @@ def check_pins(folder: SiteFolder, membership: Membership) -> Check:
 
 
 def check_policy(folder: SiteFolder, membership: Membership | None) -> Check:
-    """There is a policy, it can be understood, and it is this site's."""
+    """There is a policy, it can be understood, it is this site's, and it pins the kit's server."""
     name = "policy"
     if not folder.policy.exists():
         return wrong(
@@ -198,6 +198,11 @@ def check_policy(folder: SiteFolder, membership: Membership | None) -> Check:
             f"site={policy.site!r} must be {membership.site!r}, the name in the kit",
             f"correct {folder.policy}",
         )
+    if membership is not None:
+        try:
+            server_key_of(folder, policy)
+        except ProvisionError as error:
+            return failed(name, error)
     return well(name, f"{len(policy.proxy_sha256)} proxy sets, budget {policy.total_epsilon:g}")
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic import field_validator as checked
 
 from fedistill.errors import ProvisionError
+from fedistill.privacy.countersign import SERVER_PUBLIC_KEY
 from fedistill.provision import files
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -114,6 +115,16 @@ class Workshop:
     def server_certificate(self) -> Path:
         """The server's."""
         return self.folder / "server.crt"
+
+    @property
+    def countersign(self) -> Path:
+        """`countersign-dir` of runs: the key that countersigns receipts, and what it signed."""
+        return self.folder / "countersign"
+
+    @property
+    def countersign_public_key(self) -> Path:
+        """Its public half, which is in every kit."""
+        return self.countersign / SERVER_PUBLIC_KEY
 
     @property
     def registry(self) -> Path:

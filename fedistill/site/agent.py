@@ -4,11 +4,9 @@
 charge, release, receipt.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -20,18 +18,19 @@ from fedistill.codec import decode_release, encode_release
 from fedistill.data import LabelledRows, ProxySet
 from fedistill.errors import LedgerError, PolicyRefusal
 from fedistill.features import proxy_basis
-from fedistill.labels import EVALUATION, LabelQuestion, LabelRelease
+from fedistill.labels import LabelQuestion, LabelRelease
 from fedistill.mechanisms import Plan, Teacher, has_float_noise, mechanism_named
 from fedistill.privacy.adjacency import Unit
 from fedistill.privacy.charge import Charge
 from fedistill.privacy.grid import encode_log_odds
 from fedistill.privacy.ledger import Ledger, StoredRelease
 from fedistill.privacy.ledger_budget import Alone
-from fedistill.privacy.ledger_key import key_path, load_key
-from fedistill.privacy.receipts import Receipt, append_receipt
+from fedistill.privacy.ledger_key import SiteKey, key_path, load_key
 from fedistill.site.approvals import Approvals
 from fedistill.site.holding_out import hold_out
 from fedistill.site.policy import Approval, Policy
+from fedistill.site.receipting import write_receipt
+from fedistill.site.site_ledger import open_unless_rewound
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -67,6 +66,7 @@ class LocalAgent:
         new_ledger: Whether a ledger that is missing is begun. Where it must exist, deleting it
             brings no budget back (PRIVACY rule 12).
         approvals: The owner's decisions, where the policy asks for them.
+        statement: Of the last receipt, what leaves the site beside its answer; b"" before any.
     """
 
     run: str
@@ -78,6 +78,7 @@ class LocalAgent:
     key: Path | None = None
     new_ledger: bool = True
     approvals: Approvals | None = None
+    statement: bytes = field(default=b"", init=False, repr=False, compare=False)
     _stays_open: bool = field(default=False, init=False, repr=False, compare=False)
     _users: int = field(default=0, init=False, repr=False, compare=False)
     _ledger: Ledger | None = field(default=None, init=False, repr=False, compare=False)
@@ -106,7 +107,7 @@ class LocalAgent:
         with self.ledger():
             answer = self._answer(plan, rows)
             encoded = encode_release(answer.release)
-            self.write_receipt(question, encoded, epsilon=answer.epsilon, cached=answer.cached)
+            write_receipt(self, question, encoded, epsilon=answer.epsilon, cached=answer.cached)
         return answer.release
 
     def answer(self, question: LabelQuestion) -> "Answer":
@@ -159,7 +160,12 @@ class LocalAgent:
     @property
     def identity(self) -> Ed25519PrivateKey:
         """The key that signs for this site: its ledger, and its part of sealed rounds."""
-        return load_key(self.key or key_path(self.ledger_path)).private
+        return self.site_key.private
+
+    @property
+    def site_key(self) -> SiteKey:
+        """The same with its public half in hex."""
+        return load_key(self.key or key_path(self.ledger_path))
 
     @property
     def unit_rows(self) -> LabelledRows:
@@ -173,7 +179,8 @@ class LocalAgent:
         if self.rows.units is None:
             raise PolicyRefusal(
                 f"policy of {self.policy.site}: unit={self.policy.unit} must have rows that name "
-                "their units: register them with a unit column"
+                "their units: register them with a unit column",
+                clause="unit",
             )
         return self.rows
 
@@ -245,9 +252,7 @@ class LocalAgent:
     def ledger(self) -> Iterator[Ledger]:
         """The ledger, opened if it is not; what a policy refuses never comes this far."""
         if self._ledger is None:
-            self._ledger = open_ledger(
-                self.policy, self.ledger_path, create=self.new_ledger, key=self.key
-            )
+            self._ledger = open_unless_rewound(self)
         self._users += 1
         try:
             yield self._ledger
@@ -258,43 +263,6 @@ class LocalAgent:
             self._users -= 1
             if not self._stays_open and not self._users:
                 self._close()
-
-    def write_receipt(
-        self,
-        question: LabelQuestion,
-        sent: bytes,
-        *,
-        epsilon: float,
-        cached: bool,
-        sealed: bool = False,
-    ) -> None:
-        """Append the receipt of an answer: `sent` is what leaves the site.
-
-        Raises:
-            LedgerError: It cannot be written, or the ledger cannot be read.
-        """
-        policy = self.policy
-        with self.ledger() as ledger:
-            receipt = Receipt(
-                time=datetime.now(UTC).isoformat(timespec="seconds"),
-                run=self.run,
-                site=policy.site,
-                population=policy.population,
-                what=_in_words(question, len(sent), len(self.proxy.rows), sealed=sealed),
-                question=question.sha256,
-                bytes=len(sent),
-                sha256=hashlib.sha256(sent).hexdigest(),
-                epsilon=epsilon,
-                total_epsilon=ledger.spent(policy.delta),
-                alone_epsilon=ledger.spent_alone(policy.delta),
-                remaining_epsilon=ledger.remaining(policy.total_epsilon, policy.delta),
-                delta=policy.delta,
-                adjacency=policy.adjacency,
-                unit=policy.unit,
-                cached=cached,
-                sealed=sealed,
-            )
-        append_receipt(self.receipts_path, receipt)
 
     def stored(self, question: LabelQuestion) -> LabelRelease | None:
         """The site's own answer to a question, from its ledger; None where there is none.
@@ -327,7 +295,8 @@ class LocalAgent:
         if self.approvals is None:
             raise PolicyRefusal(
                 f"policy of {self.policy.site}: approval={self.policy.approval} must be automatic "
-                "where nobody can be asked: run the site's agent"
+                "where nobody can be asked: run the site's agent",
+                clause="approval",
             )
         self.approvals.require(self.run, question)
 
@@ -344,31 +313,6 @@ class Answer:
     release: LabelRelease
     epsilon: float
     cached: bool
-
-
-def open_ledger(policy: Policy, path: Path, *, create: bool, key: Path | None = None) -> Ledger:
-    """The ledger of the population that `policy` declares.
-
-    Raises:
-        LedgerError: See `Ledger.open`.
-    """
-    return Ledger.open(
-        path,
-        population=policy.population,
-        adjacency=policy.adjacency,
-        unit=policy.unit,
-        create=create,
-        key=key,
-    )
-
-
-def _in_words(question: LabelQuestion, num_bytes: int, num_proxy: int, *, sealed: bool) -> str:
-    if sealed:
-        return f"{question.mechanism}, {num_bytes:,} bytes masked: of them the server sees a sum"
-    if question.mechanism == EVALUATION:
-        return f"{num_bytes // 8:,} counts of an {question.mechanism} as 64-bit integers"
-    integers = num_proxy * (question.num_classes - 1)
-    return f"{integers:,} labels of {question.mechanism} as 16-bit integers"
 
 
 def _teacher(stored: StoredRelease, question: LabelQuestion) -> Teacher:

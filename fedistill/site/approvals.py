@@ -87,7 +87,9 @@ class Approvals:
             self._write(entry)
             log.info("run %s waits: fedistill site approve %s, or deny %s", run, run, run)
         if entry.decision is Decision.DENIED:
-            raise PolicyRefusal(f"run {run} was denied: fedistill site approve {run} allows it")
+            raise PolicyRefusal(
+                f"run {run} was denied: fedistill site approve {run} allows it", clause="approval"
+            )
         if entry.decision is Decision.WAITING:
             raise Waiting(f"run {run} waits: fedistill site approve {run}, or deny {run}")
 

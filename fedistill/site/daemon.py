@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -58,12 +58,12 @@ class _Owner(agent_pb2_grpc.SiteOwnerServicer):  # type: ignore[misc]
         )
 
 
-def run_agent(config: SiteConfig, peers: Mapping[str, str] | None = None) -> None:
+def run_agent(config: SiteConfig, policy: Policy | None = None) -> None:
     """Register the rows and answer until SIGTERM or SIGINT; a question under way is finished.
 
     Args:
         config: The agent's.
-        peers: Public keys (hex) of the other sites; None: those that the policy names.
+        policy: With what was provisioned besides; None: as its file has it.
 
     Raises:
         RunFailed: Another agent has the socket or the ledger.
@@ -73,15 +73,15 @@ def run_agent(config: SiteConfig, peers: Mapping[str, str] | None = None) -> Non
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    with serving(config, peers):
+    with serving(config, policy):
         stopped.wait()
         log.info("stopping: a question under way is finished first")
     log.info("stopped")
 
 
 @contextmanager
-def serving(config: SiteConfig, peers: Mapping[str, str] | None = None) -> Iterator[None]:
-    """An agent that answers on its sockets within the context; for `peers` see `run_agent`.
+def serving(config: SiteConfig, policy: Policy | None = None) -> Iterator[None]:
+    """An agent that answers on its sockets within the context; for `policy` see `run_agent`.
 
     Raises:
         RunFailed: Another agent has the socket or the ledger.
@@ -89,9 +89,8 @@ def serving(config: SiteConfig, peers: Mapping[str, str] | None = None) -> Itera
         BadInput: Rows or proxy set cannot be used.
     """
     with ExitStack() as stack:
-        policy = Policy.load(config.policy_path)
-        if peers is not None:
-            policy = policy.model_copy(update={"peers": peers})
+        if policy is None:
+            policy = Policy.load(config.policy_path)
         _make_folder(config.socket_path.parent)
         for field, path in (
             ("ledger-path", config.ledger_path),

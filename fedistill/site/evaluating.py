@@ -12,6 +12,7 @@ from fedistill.mechanisms import SumPlan
 from fedistill.mechanisms.evaluation import ADJACENCY, UNITS, noised_tables, plan_evaluation
 from fedistill.mechanisms.sent_student import read_student
 from fedistill.site.agent import LocalAgent
+from fedistill.site.receipting import write_receipt
 from fedistill.site.summing import Integers, Part, charged_part
 
 
@@ -32,7 +33,7 @@ def evaluate(agent: LocalAgent, question: LabelQuestion, sent: bytes) -> Evaluat
         part = charged_part(agent, question, plan, noised)
         release = EvaluationRelease(counts=part.integers, event=plan.event)
         leaves = encode_evaluation(release)
-        agent.write_receipt(question, leaves, epsilon=part.epsilon, cached=part.cached)
+        write_receipt(agent, question, leaves, epsilon=part.epsilon, cached=part.cached)
     return release
 
 

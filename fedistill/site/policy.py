@@ -130,6 +130,12 @@ class Policy(BaseModel):
         default=Approval.AUTOMATIC,
         description="whether the clauses decide alone, or the owner also approves each run",
     )
+    server_key: str = Field(
+        default="",
+        pattern="^([0-9a-f]{64})?$",
+        description="public key (hex) by which the server countersigns receipts, compared with the "
+        "coordinator; empty: nobody's countersignature is kept",
+    )
     peers: Mapping[str, str] = Field(
         default={},
         description="public keys (hex) of the other sites, compared with their owners: nobody else "
@@ -178,6 +184,8 @@ class Policy(BaseModel):
         Raises:
             PolicyRefusal: Names the clause, the value asked for and the bound.
         """
+        if self.server_key:
+            self.check_server(question.server_key)
         if question.mechanism == EVALUATION:
             self._check_evaluation()
         else:
@@ -197,6 +205,8 @@ class Policy(BaseModel):
                 question.epsilon,
                 f"above 0 and at most {self.epsilon_per_release}",
             )
+        if question.epsilon > self.total_epsilon:
+            self._refuse("total-epsilon", question.epsilon, f"at most {self.total_epsilon}")
         if question.trust != "none":
             self._check_shared(question)
         if not 0 < question.delta <= self.delta:
@@ -290,10 +300,39 @@ class Policy(BaseModel):
             if value < least:
                 self._refuse(clause, value, f"at least {least}")
 
+    def check_server(self, key: str) -> None:
+        """Refuse another server's key (hex) than the pinned one, and any where none is pinned.
+
+        Raises:
+            PolicyRefusal: Names the clause.
+        """
+        if not self.server_key or key != self.server_key:
+            self._refuse(
+                "server-key",
+                repr(self.server_key[:12]),
+                f"{key[:12]!r}: compare the server's key with its coordinator, then pin it",
+            )
+
+    def check_peers(self, terms: RoundTerms) -> None:
+        """Refuse a sealed round with a site that is not pinned, or by another key.
+
+        Raises:
+            PolicyRefusal: Names the clause and the site.
+        """
+        for site, key in terms.identities:
+            if site != self.site and self.pinned.get(site) != key:
+                self._refuse(
+                    "peers",
+                    f"{site}, {key.hex()[:12]}",
+                    "pinned: compare the fingerprint with that site's own people",
+                )
+
     @property
     def pinned(self) -> dict[str, bytes]:
         """Raw public keys of the peers."""
         return {site: bytes.fromhex(key) for site, key in self.peers.items()}
 
     def _refuse(self, clause: str, value: object, bound: str) -> None:
-        raise PolicyRefusal(f"policy of {self.site}: {clause}={value} must be {bound}")
+        raise PolicyRefusal(
+            f"policy of {self.site}: {clause}={value} must be {bound}", clause=clause
+        )

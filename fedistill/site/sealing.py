@@ -34,6 +34,7 @@ from fedistill.secagg import (
 )
 from fedistill.site.agent import LocalAgent
 from fedistill.site.evaluating import evaluated_integers, planned_evaluation
+from fedistill.site.receipting import write_receipt
 from fedistill.site.summing import Part, plan_sum, summed_integers
 from fedistill.summands import Layout, Place, to_summands
 
@@ -83,6 +84,7 @@ def keys(
         TermsRefused: The roster does not name this site with its own key.
     """
     agent.policy.check_round(terms)
+    agent.policy.check_peers(terms)
     _check("proxy_sha256", terms.proxy_sha256, question.proxy_sha256)
     _check("round", terms.round, question.round)
     _check("question", question, bound_to(terms, question))
@@ -127,8 +129,13 @@ def labels(
     secagg.check_delivery(this.state, delivery)
     part = _part(agent, this, sent)
     state, masked = secagg.mask(this.state, delivery, part.integers)
-    agent.write_receipt(
-        this.question, masked.to_bytes(), epsilon=part.epsilon, cached=part.cached, sealed=True
+    write_receipt(
+        agent,
+        this.question,
+        masked.to_bytes(),
+        epsilon=part.epsilon,
+        cached=part.cached,
+        sealed=True,
     )
     return replace(this, state=state), masked
 

@@ -16,6 +16,7 @@ import grpc
 from fedistill.codec import encode_evaluation, encode_release
 from fedistill.errors import DataError, FedistillError, MessageRefused, Waiting
 from fedistill.labels import LabelQuestion
+from fedistill.privacy.ledger_anchor import anchor_to_bytes
 from fedistill.secagg import (
     KeyAdvert,
     MaskedVector,
@@ -28,6 +29,7 @@ from fedistill.secagg import (
 )
 from fedistill.site import evaluating, sealing
 from fedistill.site.agent import LocalAgent
+from fedistill.site.receipting import keep_countersigned
 from fedistill.site.sealing import SealedRound
 from fedistill.site_api import agent_pb2, agent_pb2_grpc
 from fedistill.summands import Place
@@ -69,7 +71,9 @@ class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
         self, _request: agent_pb2.HelloRequest, _context: grpc.ServicerContext
     ) -> agent_pb2.HelloReply:
         """The site's public name and key; answered while a question is being answered."""
-        return agent_pb2.HelloReply(site=self._site, identity=self._identity)
+        # The agent opened its ledger when it started, so the anchor is up to date.
+        anchor = anchor_to_bytes(self._agent.ledger_path)
+        return agent_pb2.HelloReply(site=self._site, identity=self._identity, anchor=anchor)
 
     def Labels(  # noqa: N802
         self, request: agent_pb2.Question, _context: grpc.ServicerContext
@@ -148,6 +152,17 @@ class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
 
         return self._step("unmask", request, step, last=True)
 
+    def Receipts(  # noqa: N802
+        self, request: agent_pb2.Step, _context: grpc.ServicerContext
+    ) -> agent_pb2.Answer:
+        """What the server countersigned, to be kept beside the receipts."""
+
+        def answer() -> bytes:
+            keep_countersigned(self._agent, list(request.parts))
+            return b""
+
+        return self._answer("receipts", request.site, request.run, answer)
+
     def Evaluate(  # noqa: N802
         self, request: agent_pb2.Scoring, _context: grpc.ServicerContext
     ) -> agent_pb2.Answer:
@@ -181,17 +196,18 @@ class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
     ) -> agent_pb2.Answer:
         """What `answer` gives, in turn; everything that private code raises stops here."""
 
-        def in_turn() -> bytes:
+        def in_turn() -> tuple[bytes, bytes]:
             if site != self._site or not _RUN.fullmatch(run):
                 raise DataError(f"site={site!r}, run={run!r} must be this site and a run's name")
             self.busy, self._agent.run = f"{name} of run {run}", run
+            self._agent.statement = b""
             try:
-                return answer()
+                return answer(), self._agent.statement
             finally:
                 self.busy = ""
 
         try:
-            message = self._worker.submit(in_turn).result()
+            message, statement = self._worker.submit(in_turn).result()
         except Waiting as error:
             return agent_pb2.Answer(status=error.public_class)  # asked again every few seconds
         except FedistillError as error:
@@ -201,7 +217,7 @@ class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
             log.exception("%s of run %.64r", name, run)
             return agent_pb2.Answer(status=FedistillError.public_class)
         log.info("%s of run %s: answered, %s bytes", name, run, f"{len(message):,}")
-        return agent_pb2.Answer(status=OK, message=message)
+        return agent_pb2.Answer(status=OK, message=message, receipt=statement)
 
 
 def _to_bytes(message: Sealed) -> bytes:

@@ -11,12 +11,14 @@ class HelloRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class HelloReply(_message.Message):
-    __slots__ = ("site", "identity")
+    __slots__ = ("site", "identity", "anchor")
     SITE_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    ANCHOR_FIELD_NUMBER: _ClassVar[int]
     site: str
     identity: bytes
-    def __init__(self, site: _Optional[str] = ..., identity: _Optional[bytes] = ...) -> None: ...
+    anchor: bytes
+    def __init__(self, site: _Optional[str] = ..., identity: _Optional[bytes] = ..., anchor: _Optional[bytes] = ...) -> None: ...
 
 class Question(_message.Message):
     __slots__ = ("site", "run", "question")
@@ -49,12 +51,14 @@ class Step(_message.Message):
     def __init__(self, site: _Optional[str] = ..., run: _Optional[str] = ..., parts: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("status", "message")
+    __slots__ = ("status", "message", "receipt")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
     status: str
     message: bytes
-    def __init__(self, status: _Optional[str] = ..., message: _Optional[bytes] = ...) -> None: ...
+    receipt: bytes
+    def __init__(self, status: _Optional[str] = ..., message: _Optional[bytes] = ..., receipt: _Optional[bytes] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

@@ -75,6 +75,11 @@ class SiteAgentStub:
                 request_serializer=fedistill_dot_site__api_dot_agent__pb2.Scoring.SerializeToString,
                 response_deserializer=fedistill_dot_site__api_dot_agent__pb2.Answer.FromString,
                 _registered_method=True)
+        self.Receipts = channel.unary_unary(
+                '/fedistill.site.v1.SiteAgent/Receipts',
+                request_serializer=fedistill_dot_site__api_dot_agent__pb2.Step.SerializeToString,
+                response_deserializer=fedistill_dot_site__api_dot_agent__pb2.Answer.FromString,
+                _registered_method=True)
 
 
 class SiteAgentServicer:
@@ -132,6 +137,13 @@ class SiteAgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Receipts(self, request, context):
+        """What the server countersigned; the parts are encodings of `fedistill.privacy.countersign`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SiteAgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -173,6 +185,11 @@ def add_SiteAgentServicer_to_server(servicer, server):
             'Evaluate': grpc.unary_unary_rpc_method_handler(
                     servicer.Evaluate,
                     request_deserializer=fedistill_dot_site__api_dot_agent__pb2.Scoring.FromString,
+                    response_serializer=fedistill_dot_site__api_dot_agent__pb2.Answer.SerializeToString,
+            ),
+            'Receipts': grpc.unary_unary_rpc_method_handler(
+                    servicer.Receipts,
+                    request_deserializer=fedistill_dot_site__api_dot_agent__pb2.Step.FromString,
                     response_serializer=fedistill_dot_site__api_dot_agent__pb2.Answer.SerializeToString,
             ),
     }
@@ -392,6 +409,33 @@ class SiteAgent:
             target,
             '/fedistill.site.v1.SiteAgent/Evaluate',
             fedistill_dot_site__api_dot_agent__pb2.Scoring.SerializeToString,
+            fedistill_dot_site__api_dot_agent__pb2.Answer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Receipts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedistill.site.v1.SiteAgent/Receipts',
+            fedistill_dot_site__api_dot_agent__pb2.Step.SerializeToString,
             fedistill_dot_site__api_dot_agent__pb2.Answer.FromString,
             options,
             channel_credentials,

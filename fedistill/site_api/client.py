@@ -29,10 +29,16 @@ class SiteClient:
     Args:
         socket: Path of the Unix socket.
         patience: Seconds to wait for somebody to listen there, as while the agent restarts.
+
+    Attributes:
+        anchor: Signed count and head of the ledger, as of the last `hello`.
+        statement: Of the receipt of the last answer; b"" where it has none.
     """
 
     def __init__(self, socket: str | Path, *, patience: float = _SECONDS_TO_CONNECT) -> None:
         self._patience = patience
+        self.anchor = b""
+        self.statement = b""
         self._channel = grpc.secure_channel(
             f"unix:{socket}",
             grpc.local_channel_credentials(grpc.LocalConnectionType.UDS),
@@ -54,6 +60,7 @@ class SiteClient:
         """The site's name and its raw public key. Raises `grpc.RpcError` when nobody answers."""
         stub = agent_pb2_grpc.SiteAgentStub(self._channel)
         reply = stub.Hello(agent_pb2.HelloRequest(), wait_for_ready=True, timeout=self._patience)
+        self.anchor = reply.anchor
         return reply.site, reply.identity
 
     def ask(self, method: str, request: Request) -> tuple[str, bytes]:
@@ -68,6 +75,7 @@ class SiteClient:
         """
         self.hello()  # waits while the agent restarts: the answer itself has no deadline
         reply = getattr(agent_pb2_grpc.SiteAgentStub(self._channel), method)(request)
+        self.statement = reply.receipt
         return reply.status, reply.message
 
     def status(self) -> agent_pb2.StatusReply:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -134,6 +135,16 @@ def test_flwr_run_over_real_processes_gives_a_student_and_charges_each_site_once
     assert "in 1 charges" in status.stdout
     assert "idle" in status.stdout
     assert [site.charges() for site in federation.sites.values()] == [1, 1, 1]
+
+    for site in federation.sites.values():
+        verified = federation.flower.command("fedistill", "ledger", "verify", site.ledger)
+        assert verified.returncode == 0, verified.stdout
+        assert "1 receipts valid, 1 of them countersigned" in verified.stdout
+    listed = federation.flower.command(
+        "fedistill", "site", "receipts", "--config", federation.sites["bank_a"].config
+    )
+    assert listed.returncode == 0, listed.stdout
+    assert re.search(r" both\s*$", listed.stdout, re.M), listed.stdout
 
     killed = federation.agents["bank_b"]
     killed.kill()

@@ -70,6 +70,14 @@ def test_from_nothing_to_a_secured_run_and_back_to_nothing(
     assert summary.metrics.student.auc is not None
     assert summary.metrics.student.auc > 0.72
 
+    for site in SITES:
+        ledger = folder.site(site).path / "ledger.db"
+        verified = flower.command("fedistill", "ledger", "verify", ledger)
+        assert verified.returncode == 0, verified.stdout
+        assert "1 receipts valid, 1 of them countersigned" in verified.stdout
+    listed = flower.command("fedistill", "site", "receipts", "--config", folder.agent("bank_a"))
+    assert re.search(r" both\s*$", listed.stdout, re.M), listed.stdout
+
     services = json.loads(well(flower, "status", "--format", "json"))["services"]
     assert [each["name"] for each in services] == list(SERVICES)
     agents = [each for each in services if each["name"].startswith("agent-")]

@@ -47,7 +47,8 @@ def test_too_few_sites_end_the_run_with_the_reason(flower: Flower, quick: str) -
     assert result.returncode == 1
     assert result.stderr == (
         "fedistill: 2 of 3 sites answered, min-sites=3: bank_b refused: its policy forbids the "
-        f"question (log: {run / 'flower.log'})\n"
+        "question in phase keys: the round goes on without it "
+        f"(log: {run / 'flower.log'})\n"
     )
     assert not (run / "summary.json").exists()
     keeps_its_words(run, "bank_b", result)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 
 import pytest
@@ -8,11 +10,13 @@ from fedistill.distill.trainer import Recipe
 from fedistill.evaluate.summary import Summary
 from fedistill.federation import phases
 from fedistill.federation.client_app import app
+from fedistill.federation.countersigning import Countersigner
 from fedistill.federation.local_grid import LocalGrid
 from fedistill.federation.progress import Progress
-from fedistill.federation.run_folder import run_folder
+from fedistill.federation.run_folder import countersign_dir, run_folder
+from fedistill.federation.simulation import Simulation, questions_of
 from fedistill.federation.up_front import prepare
-from fedistill.federation.workflow import run_workflow
+from fedistill.federation.workflow import Run, run_workflow
 from tests.small import make_config
 
 
@@ -77,4 +81,28 @@ def run(config: RunConfig, grid: LocalGrid | None = None, *, name: str = "1") ->
         run_folder(config, name),
         run=name,
         progress=Progress(),
+    )
+
+
+def server_of(config: RunConfig) -> Countersigner:
+    """The server that signs for the run named "1": policies pin its key once a run made it."""
+    return Countersigner.open(countersign_dir(config, run_folder(config, "1")))
+
+
+def make_run(config: RunConfig, grid: LocalGrid, simulation: Simulation) -> Run:
+    """The run named "1", for tests that take some of its phases only."""
+    server = server_of(config)
+    return Run(
+        name="1",
+        grid=grid,
+        config=config,
+        public=simulation,
+        folder=run_folder(config, "1"),
+        progress=Progress(),
+        questions={
+            site: replace(question, server_key=server.key.public)
+            for site, question in questions_of(config, simulation).items()
+        },
+        countersigner=server,
+        started=datetime.now(UTC),
     )

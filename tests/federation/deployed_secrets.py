@@ -1,6 +1,7 @@
 """What must never leave a site, and what does, as bytes that a spy can look for."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ def twin_of(site: Site) -> LocalAgent:
 
 def unnoised_codes(twin: LocalAgent, config: RunConfig) -> np.ndarray:
     """The teacher's labels as they would be sent if nothing were added to them."""
-    question = questions_of(config, open_deployment(config))[twin.policy.site]
+    asked = questions_of(config, open_deployment(config))[twin.policy.site]
+    question = replace(asked, server_key=twin.policy.server_key)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dp_probe, "add_noise", lambda sums, scale: sums)
         return twin.answer(question).release.codes
@@ -50,7 +52,7 @@ def unnoised_tables(twin: LocalAgent, config: RunConfig, student: Path) -> np.nd
         student.read_bytes(), score_edges(predict_file(student, twin.proxy.rows))
     )
     asked = evaluation_question(config, open_deployment(config))
-    named = asked.__class__(**{**vars(asked), "broadcast_sha256": student_sha256(sent)})
+    named = replace(asked, broadcast_sha256=student_sha256(sent), server_key=twin.policy.server_key)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sum_vectors, "add_noise", lambda sums, scale: sums)
         return evaluated_integers(twin, named, 1, sent).integers

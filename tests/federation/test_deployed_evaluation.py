@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fedistill.errors import ConfigError
+from fedistill.federation.countersigning import Countersigner
 from fedistill.federation.federated_evaluation import PHASE
 from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import evaluation_question
@@ -105,7 +106,8 @@ def test_deployed_sites_score_the_shipped_student_in_a_sealed_round(started, cro
     summary = run(config, sites)
     check_scores(summary, config, sites)
     assert [site.charges() for site in sites.values()] == [2, 2, 2]
-    assert {method for method, _, _ in crossed} == {"Keys", "Shares", "Sealed", "Agree", "Unmask"}
+    steps = {"Keys", "Shares", "Sealed", "Agree", "Unmask", "Receipts"}
+    assert {method for method, _, _ in crossed} == steps
     asked = summary.privacy.sites["bank_a"].epsilon
     scoring = read_receipts(sites["bank_a"].folder / "receipts.jsonl")[-1]
     assert "evaluation" in scoring.what
@@ -175,7 +177,10 @@ def test_a_student_waits_for_the_owner_as_labels_do(started):
 
 def scoring(config, student: bytes, **changes) -> agent_pb2.Scoring:
     """The question how `student` does, at bank_a."""
-    named = {"broadcast_sha256": student_sha256(student)}
+    named = {
+        "broadcast_sha256": student_sha256(student),
+        "server_key": Countersigner.open(Path(config.countersign_dir)).key.public,
+    }
     question = replace(evaluation_question(config, prepare_deployment(config)), **(named | changes))
     asked = agent_pb2.Question(site="bank_a", run="1", question=json.dumps(asdict(question)))
     return agent_pb2.Scoring(question=asked, student=student)
@@ -222,13 +227,13 @@ def test_what_is_no_student_is_refused_on_the_socket_and_costs_nothing(started, 
     [
         ({"broadcast_sha256": "0" * 64}, "policy"),
         ({"mechanism": "dp-probe"}, "policy"),
-        ({"holdout_fraction": 0.2}, "policy"),
-        ({"epsilon": 8.5}, "policy"),
-        ({"epsilon": -1.0}, "policy"),
-        ({"delta": 1e-3}, "policy"),
+        ({"holdout_fraction": 0.2}, "policy:holdout-fraction"),
+        ({"epsilon": 8.5}, "policy:epsilon-per-release"),
+        ({"epsilon": -1.0}, "policy:epsilon-per-release"),
+        ({"delta": 1e-3}, "policy:delta"),
         ({"num_classes": 3}, "policy"),
         ({"num_classes": 1}, "policy"),
-        ({"proxy_sha256": "0" * 64}, "policy"),
+        ({"proxy_sha256": "0" * 64}, "policy:proxy-sha256"),
         ({"epsilon": "8"}, "no-answer"),
     ],
 )
@@ -245,7 +250,8 @@ def test_tables_outside_a_sum_are_refused_where_the_policy_requires_sums(started
     plain = config.model_copy(update={"secure_aggregation": False})
     good = student_to_bytes(scored_students.softmax_student(), even_edges())
     with SiteClient(sites["bank_a"].socket) as client:
-        assert client.ask("Evaluate", scoring(plain, good)) == ("policy", b"")
+        refused = client.ask("Evaluate", scoring(plain, good))
+        assert refused == ("policy:secure-aggregation", b"")
     assert sites["bank_a"].charges() == 0
 
 

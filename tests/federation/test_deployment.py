@@ -1,6 +1,8 @@
 """Sites behind sockets, as they are deployed: real agents, real courier, Flower's messages."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,9 @@ from fedistill.federation.run_folder import run_folder
 from fedistill.federation.simulation import questions_of
 from fedistill.federation.up_front import prepare_deployment
 from fedistill.federation.workflow import run_workflow
+from fedistill.privacy.countersign import countersigned_path, read_countersigned
+from fedistill.privacy.ledger_key import load_key
+from fedistill.privacy.receipts_verify import verify_receipts
 from fedistill.site import open_ledger
 from fedistill.site.approvals import Approvals, Decision
 from fedistill.site.daemon import serving
@@ -89,10 +94,88 @@ def test_deployed_sites_teach_a_student_and_are_charged_once_each(started):
     assert all((site.folder / "receipts.jsonl").is_file() for site in sites.values())
 
 
+def test_receipts_are_signed_by_both_sides_and_are_of_masked_bytes(started):
+    sites, config = started()
+    summary = run(config, sites)
+    assert not [warning for warning in summary.warnings if "receipt" in warning]
+    for name, site in sites.items():
+        receipts = site.folder / "receipts.jsonl"
+        key = site.policy().server_key
+        check = verify_receipts(site.ledger, receipts, server_key=key)
+        assert check.valid, check.message
+        assert check.countersigned == {1}
+        (kept,) = read_countersigned(countersigned_path(receipts))
+        server_copy = Path(config.countersign_dir) / "countersigned" / f"{name}.jsonl"
+        assert read_countersigned(server_copy) == (kept,)
+        with open_ledger(
+            site.policy(), site.ledger, create=False, key=site.folder / "identity.key"
+        ) as ledger:
+            own = ledger.cached(kept.statement.question).release
+        assert kept.statement.sha256 != hashlib.sha256(own).hexdigest()  # of the masked bytes
+        (receipt,) = check.receipts
+        assert receipt.sealed
+        assert receipt.total_epsilon > 0
+        assert "epsilon" not in kept.to_bytes().decode()
+
+
+def test_a_ledger_rewound_with_anchor_and_receipts_is_named_at_the_next_hello(folder):
+    sites, config = write_federation(folder)
+    old = folder / "old"
+    shutil.copytree(sites["bank_b"].folder, old)
+    with ExitStack() as agents:
+        for site in sites.values():
+            agents.enter_context(serving(SiteConfig.load(site.config)))
+        run(config, sites)
+    shutil.rmtree(sites["bank_b"].folder)
+    shutil.copytree(old, sites["bank_b"].folder)
+    with ExitStack() as agents:
+        for site in sites.values():
+            agents.enter_context(serving(SiteConfig.load(site.config)))
+        again = config.model_copy(update={"output_dir": str(folder / "again")})
+        summary = run(again, sites)
+    assert tuple(summary.privacy.sites) == ("bank_a", "bank_c")
+    (warning,) = [text for text in summary.warnings if "bank_b" in text]
+    assert "ends at entry 0 and does not hold entry 1" in warning
+    assert sites["bank_b"].charges() == 0
+
+
+@pytest.mark.parametrize(
+    ("clause", "value"),
+    [
+        ("epsilon-per-release", {"epsilon_per_release": 1.0}),
+        ("total-epsilon", {"total_epsilon": 1.0}),
+        ("delta", {"delta": 1e-6}),
+        ("mechanisms", {"mechanisms": ("votes",)}),
+        ("proxy-sha256", {"proxy_sha256": ("ab" * 32,)}),
+        ("unit", {"unit": "site"}),
+        ("min-sites", {"min_sites": 4}),
+        ("min-honest-sites", {"min_honest_sites": 3}),
+        ("colluding-sites", {"colluding_sites": 1}),
+        ("holdout-fraction", {"holdout_fraction": 0.1}),
+        ("server-key", {"server_key": "ab" * 32}),
+        ("peers", {"peers": {}}),
+    ],
+)
+def test_a_run_that_asks_for_more_is_told_the_clause_and_charges_nothing(started, clause, value):
+    sites, config = started(**value)
+    with pytest.raises(TooFewSites, match=rf"\(clause {clause}\)"):
+        run(config, sites)
+    assert [site.charges() for site in sites.values()] == [0, 0, 0]
+
+
+def test_noise_in_floating_point_is_refused_unless_the_policy_allows_it(started):
+    """PRIVACY rule 14: such a mechanism may be allowed, and its noise still is not."""
+    sites, config = started(mechanisms=("dp-sgd",))
+    floating = config.model_copy(update={"mechanism": "dp-sgd", "float_noise": "allow"})
+    with pytest.raises(TooFewSites, match=r"forbids the question \(clause float-noise\)"):
+        run(floating, sites)
+    assert [site.charges() for site in sites.values()] == [0, 0, 0]
+
+
 def test_labels_outside_a_sum_are_refused_where_the_policy_requires_sums(started):
     sites, config = started()
     plain = config.model_copy(update={"secure_aggregation": False})
-    with pytest.raises(TooFewSites, match="its policy forbids the question"):
+    with pytest.raises(TooFewSites, match=r"forbids the question \(clause secure-aggregation\)"):
         run(plain, sites)
     assert [site.charges() for site in sites.values()] == [0, 0, 0]
 
@@ -147,7 +230,7 @@ def test_a_denied_question_is_refused_by_policy(started):
     with SiteClient(site.socket) as client:
         assert client.ask("Labels", asked(config)) == ("waiting", b"")
         Approvals(site.folder / "approvals").decide("1", Decision.DENIED)
-        assert client.ask("Labels", asked(config)) == ("policy", b"")
+        assert client.ask("Labels", asked(config)) == ("policy:approval", b"")
         Approvals(site.folder / "approvals").decide("1", Decision.APPROVED)
         assert client.ask("Labels", asked(config))[0] == "ok"
         other = asked(config)
@@ -157,7 +240,10 @@ def test_a_denied_question_is_refused_by_policy(started):
 
 
 def asked(config) -> agent_pb2.Question:
-    question = questions_of(config, prepare_deployment(config))["bank_a"]
+    question = replace(
+        questions_of(config, prepare_deployment(config))["bank_a"],
+        server_key=load_key(Path(config.countersign_dir) / "server.key").public,
+    )
     return agent_pb2.Question(site="bank_a", run="1", question=json.dumps(asdict(question)))
 
 

@@ -22,7 +22,7 @@ from fedistill.mechanisms.sent_student import student_sha256, student_to_bytes
 from fedistill.privacy.receipts import read_receipts
 from fedistill.site import open_ledger
 from fedistill.site.holding_out import hold_out
-from tests.federation.conftest import Spy, run
+from tests.federation.conftest import Spy, run, server_of
 from tests.scored_students import even_edges, softmax_student
 from tests.small import make_config, visits_config
 
@@ -227,7 +227,8 @@ def test_a_finished_evaluation_is_not_asked_again(tmp_path, changes) -> None:
     again = Spy(config)
     second = run(config, again)
     assert second.metrics.federated == first.metrics.federated
-    assert {action for action, _ in again.replies} <= {messages.HELLO, messages.EVALUATE}
+    asked = {action for action, _ in again.replies}
+    assert asked <= {messages.HELLO, messages.EVALUATE, sealed_messages.RECEIPTS}
     assert charges(config, "bank_a").count("evaluation") == 1
     assert second.wire == first.wire
 
@@ -287,11 +288,13 @@ def test_a_lasting_budget_must_hold_both(tmp_path) -> None:
         folder.mkdir()
     lasting = {"ledger_dir": str(ledgers), "budget_epsilon": 10.0}
     run(scoring_config(folders["one"], **lasting))
-    before = {path.name: path.read_bytes() for path in sorted(ledgers.iterdir())}
+    files = [path for path in sorted(ledgers.rglob("*")) if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
     config = scoring_config(folders["two"], epsilon=3.9, **lasting)
     with pytest.raises(ConfigError, match=r"epsilon=3\.9 and evaluation-epsilon=8\.0 must fit"):
         prepare(config)
-    assert {path.name: path.read_bytes() for path in sorted(ledgers.iterdir())} == before
+    assert [path for path in sorted(ledgers.rglob("*")) if path.is_file()] == files
+    assert {path: path.read_bytes() for path in files} == before
 
 
 def test_a_killed_run_with_a_spent_budget_may_go_on(tmp_path) -> None:
@@ -323,7 +326,8 @@ class TestMaliciousServer:
         return student_to_bytes(softmax_student(), even_edges())
 
     def question(self, config, **changes):
-        return replace(evaluation_question(config, prepare_data(config)), **changes)
+        asked = evaluation_question(config, prepare_data(config))
+        return replace(asked, server_key=server_of(config).key.public, **changes)
 
     def refused(self, config, question, sent) -> str:
         reply = self.ask(config, question, sent)
@@ -341,7 +345,7 @@ class TestMaliciousServer:
     def test_a_student_that_is_too_large(self, config, good) -> None:
         large = good + bytes(2**24)
         named = self.question(config, broadcast_sha256=student_sha256(large))
-        assert self.refused(config, named, large) == "policy"
+        assert self.refused(config, named, large) == "policy:student-bytes-at-most"
         log = run_folder(config, "1").site("bank_a") / "site.log"
         assert "student-bytes-at-most" in log.read_text()
 
@@ -355,18 +359,21 @@ class TestMaliciousServer:
 
     def test_a_dearer_question(self, config, good) -> None:
         named = self.question(config, epsilon=9.0, broadcast_sha256=student_sha256(good))
-        assert self.refused(config, named, good) == "policy"
+        assert self.refused(config, named, good) == "policy:epsilon-per-release"
 
     def test_a_site_that_holds_nothing_out(self, tmp_path, good) -> None:
         config = scoring_config(tmp_path, holdout_fraction=0.0)
         named = self.question(config, broadcast_sha256=student_sha256(good))
-        assert self.refused(config, named, good) == "policy"
+        assert self.refused(config, named, good) == "policy:evaluation"
 
     def test_counts_outside_a_sum(self, sealed, good) -> None:
         run(sealed)
         before = charges(sealed, "bank_a")
         named = self.question(sealed, broadcast_sha256=student_sha256(good))
-        assert self.ask(sealed, named, good) == {"site": "bank_a", "status": "policy"}
+        assert self.ask(sealed, named, good) == {
+            "site": "bank_a",
+            "status": "policy:secure-aggregation",
+        }
         assert charges(sealed, "bank_a") == before
 
     def test_another_student_than_the_sealed_round_named(self, sealed) -> None:

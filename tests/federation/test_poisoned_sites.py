@@ -1,7 +1,5 @@
 """A site that lies, in a federation of real messages in one process."""
 
-from datetime import UTC, datetime
-
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
@@ -13,14 +11,13 @@ from fedistill.errors import ConfigError
 from fedistill.evaluate.metrics import score
 from fedistill.federation import messages, phases
 from fedistill.federation.answers import ask_for_labels
-from fedistill.federation.progress import Progress
 from fedistill.federation.run_folder import run_folder
-from fedistill.federation.simulation import prepare_data, question_of, questions_of
+from fedistill.federation.simulation import prepare_data, question_of
 from fedistill.federation.up_front import prepare
-from fedistill.federation.workflow import Run, average
+from fedistill.federation.workflow import average
 from fedistill.labels import probabilities
 from fedistill.mechanisms import mechanism_named
-from tests.federation.conftest import Spy, run
+from tests.federation.conftest import Spy, make_run, run
 from tests.small import make_config
 
 LIAR = "bank_b"
@@ -74,16 +71,7 @@ def ask_and_combine(config: RunConfig, *, poisoned: bool) -> tuple[float, Ensemb
     grid, simulation = Spy(config), prepare(config)
     if poisoned:
         grid.tamper = poison(config)
-    this = Run(
-        name="1",
-        grid=grid,
-        config=config,
-        public=simulation,
-        folder=run_folder(config, "1"),
-        progress=Progress(),
-        questions=questions_of(config, simulation),
-        started=datetime.now(UTC),
-    )
+    this = make_run(config, grid, simulation)
     this.folder.claim(config)
     ensemble = average(this, ask_for_labels(this, phases.hello(this)))
     scores = score(probabilities(ensemble.label(simulation.test.rows)), simulation.test.labels)
@@ -97,7 +85,8 @@ def test_equal_weights_let_one_site_turn_the_ensemble_around(tmp_path) -> None:
 
 @pytest.mark.parametrize("weights", ["agreement", "median", "trimmed"])
 def test_one_lying_site_of_three_does_not_spoil_the_ensemble(tmp_path, weights: str) -> None:
-    auc, _, (warning,) = ask_and_combine(config_of(tmp_path, weights), poisoned=True)
+    auc, _, (receipt, warning) = ask_and_combine(config_of(tmp_path, weights), poisoned=True)
+    assert receipt.startswith(f"{LIAR} sent an answer without a good receipt")
     assert auc > 0.75
     assert warning.startswith(f"{LIAR} disagrees with the other sites by ")
     assert "standard deviations" in warning

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from fedistill.errors import ConfigError, TooFewSites
 from fedistill.evaluate.summary import read_summary
 from fedistill.federation import messages, phases, sealed_messages
 from fedistill.federation.answers import Answers, ask_for_labels
-from fedistill.federation.progress import Progress
 from fedistill.federation.run_folder import ledger_path, run_folder
 from fedistill.federation.simulation import (
     open_site,
@@ -25,16 +23,16 @@ from fedistill.federation.simulation import (
     write_policies,
 )
 from fedistill.federation.up_front import prepare
-from fedistill.federation.workflow import Run
-from fedistill.labels import LabelRelease
+from fedistill.labels import LabelQuestion, LabelRelease
 from fedistill.mechanisms import mechanism_named
 from fedistill.privacy.accountant import calibrate_rho, epsilon_of
 from fedistill.privacy.adjacency import Adjacency
 from fedistill.privacy.receipts import read_receipts
 from fedistill.secagg import MaskedVector, RoundTerms
 from fedistill.site import open_ledger
+from fedistill.site.sealing import bound_to
 from fedistill.summands import layout_of, to_summands
-from tests.federation.conftest import Spy, run
+from tests.federation.conftest import Spy, make_run, run, server_of
 from tests.small import make_config
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -56,16 +54,7 @@ def sealed_config(tmp_path, **changes):
 def ask(config, grid=None) -> Answers:
     """The workflow as far as the labels: what these tests are about."""
     simulation = prepare(config)
-    this = Run(
-        name="1",
-        grid=grid or Spy(config),
-        config=config,
-        public=simulation,
-        folder=run_folder(config, "1"),
-        progress=Progress(),
-        questions=questions_of(config, simulation),
-        started=datetime.now(UTC),
-    )
+    this = make_run(config, grid or Spy(config), simulation)
     this.folder.claim(config)
     write_policies(config, simulation, this.folder)
     answers = ask_for_labels(this, phases.hello(this))
@@ -101,6 +90,11 @@ def stored_releases(config) -> dict[str, LabelRelease]:
             parameters=mechanism.parameters,
         )
     return releases
+
+
+def question_to_bank_a(config) -> LabelQuestion:
+    question = questions_of(config, prepare_data(config))["bank_a"]
+    return replace(question, server_key=server_of(config).key.public)
 
 
 def opened_sum(config, number: int = 1) -> dict:
@@ -300,7 +294,7 @@ class TestMaliciousServer:
         return RoundTerms(**(fields | changes))
 
     def invite(self, config, grid, terms, **changes):
-        question = replace(questions_of(config, prepare_data(config))["bank_a"], **changes)
+        question = replace(question_to_bank_a(config), **changes)
         invitation = sealed_messages.Invitation(
             site="bank_a",
             question=question,
@@ -312,11 +306,11 @@ class TestMaliciousServer:
 
     def test_it_gets_no_labels_outside_a_sum(self, config) -> None:
         grid = self.started(config)
-        question = questions_of(config, prepare_data(config))["bank_a"]
+        question = question_to_bank_a(config)
         content = messages.question_to_record("bank_a", question)
         assert dict(self.ask(config, grid, messages.LABELS, content)) == {
             "site": "bank_a",
-            "status": "policy",
+            "status": "policy:secure-aggregation",
         }
 
     @pytest.mark.parametrize(
@@ -339,31 +333,28 @@ class TestMaliciousServer:
         config = sealed_config(tmp_path, min_honest_sites=3)
         grid = self.started(config)
         reply = self.invite(config, grid, self.terms(config, min_honest=2))
-        assert reply["status"] == "policy"
+        assert reply["status"] == "policy:min-honest-sites"
         log = run_folder(config, "1").site("bank_a") / "site.log"
         assert "min-honest-sites=2 must be at least 3" in log.read_text()
 
-    def test_an_invented_site_gets_no_shares(self, config) -> None:
+    def test_an_invented_site_gets_no_keys(self, config) -> None:
         """PRIVACY rule 17: the roster must be the sites that the policy pins."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-        from fedistill import secagg
-
         grid = self.started(config)
-        invented = Ed25519PrivateKey.generate()
+        before = charges(config, "bank_a")
         identities = {**dict(self.terms(config).identities)}
-        identities["bank_b"] = invented.public_key().public_bytes_raw()
+        identities["bank_b"] = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
         del identities["bank_c"]
         terms = self.terms(
             config, identities=tuple(sorted(identities.items())), bound=(2**31 - 1) // 2
         )
-        advert = self.invite(config, grid, terms)["message"]
-        _, mine = secagg.advertise(terms, "bank_b", invented)
-        parts = sealed_messages.parts_to_record("bank_a", [advert, mine.to_bytes()])
-        reply = self.ask(config, grid, sealed_messages.SHARES, parts)
+        reply = self.invite(config, grid, terms)
+        assert reply["status"] == "policy:peers"
         assert "message" not in reply
+        assert charges(config, "bank_a") == before
         log = run_folder(config, "1").site("bank_a") / "site.log"
-        assert "bank_b has another key in the roster than bank_a pins" in log.read_text()
+        assert f"peers=bank_b, {identities['bank_b'].hex()[:12]} must be pinned" in log.read_text()
 
     @pytest.mark.parametrize("step", STEPS[1:])
     def test_a_repeated_step_is_refused_and_costs_nothing(self, config, step) -> None:
@@ -388,8 +379,9 @@ class TestMaliciousServer:
     def test_shared_noise_that_the_policy_does_not_allow_is_refused(self, config) -> None:
         grid = self.started(config)
         terms = self.terms(config)
-        reply = self.invite(config, grid, terms, trust="secagg", min_honest_sites=2)
-        assert reply["status"] == "policy"
+        question = replace(question_to_bank_a(config), trust="secagg", min_honest_sites=2)
+        reply = self.invite(config, grid, terms, **asdict(bound_to(terms, question)))
+        assert reply["status"] == "policy:trust"
 
 
 class TestSharedNoise:
@@ -444,7 +436,7 @@ class TestSharedNoise:
         from fedistill.site.sealing import bound_to
         from fedistill.site.summing import summed_integers
 
-        question = questions_of(config, prepare_data(config))["bank_a"]
+        question = question_to_bank_a(config)
         asked = bound_to(TestMaliciousServer().terms(config), question)
         with (
             open_site(config, "bank_a", folder, "1") as agent,
@@ -499,7 +491,7 @@ class TestCorrections:
 
         config = sealed_config(tmp_path, mechanism="corrections", rounds=3)
         ask(config)
-        question = questions_of(config, prepare_data(config))["bank_a"]
+        question = question_to_bank_a(config)
         with open_site(config, "bank_a", run_folder(config, "1"), "1") as agent:
             zeros = _sent_weights(agent, question, b"")
             assert not zeros.any()

@@ -6,6 +6,7 @@ import pytest
 from cryptography import x509
 
 from fedistill.errors import ProvisionError
+from fedistill.privacy.countersign import SERVER_KEY
 from fedistill.provision.authority import (
     check_issued_by,
     days_left,
@@ -41,11 +42,12 @@ def test_openssl_accepts_the_chain_for_each_host(workshop: Workshop) -> None:
 
 def test_private_files_are_their_owners_alone(workshop: Workshop) -> None:
     init(workshop, now=NOW)
-    for path in (workshop.project_key, workshop.server_key, workshop.registry):
+    signs = workshop.countersign / SERVER_KEY
+    for path in (workshop.project_key, workshop.server_key, workshop.registry, signs):
         assert mode_of(path) == 0o600
     made = {path for path in workshop.folder.rglob("*") if path.is_file()}
     private = {path for path in made if b"PRIVATE" in path.read_bytes()}
-    assert private == {workshop.project_key, workshop.server_key}
+    assert private == {workshop.project_key, workshop.server_key, signs}
 
 
 def test_init_overwrites_nothing(workshop: Workshop) -> None:
@@ -56,8 +58,11 @@ def test_init_overwrites_nothing(workshop: Workshop) -> None:
     assert before == {path: path.read_bytes() for path in before}
 
 
-@pytest.mark.parametrize("name", ["ca.crt", "server.key", "server.crt", "registry.json"])
+@pytest.mark.parametrize(
+    "name", ["ca.crt", "server.key", "server.crt", "registry.json", "countersign/server.pub"]
+)
 def test_init_leaves_alone_whatever_is_there(workshop: Workshop, name: str) -> None:
+    (workshop.folder / name).parent.mkdir(exist_ok=True)
     (workshop.folder / name).write_text("mine")
     with pytest.raises(ProvisionError, match=name):
         init(workshop, now=NOW)

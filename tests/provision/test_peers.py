@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from fedistill.errors import ProvisionError
+from fedistill.privacy.countersign import SERVER_KEY
 from fedistill.privacy.ledger_key import load_key
-from fedistill.provision.peers import peers_of
+from fedistill.provision.coordinator import renew
+from fedistill.provision.peers import peers_of, with_provisioned
 from fedistill.provision.preflight import Status, local_checks
 from fedistill.provision.site_folder import SiteFolder, join, pin
 from fedistill.site.policy import Policy
@@ -91,6 +93,42 @@ def test_a_site_that_joined_nothing_has_the_peers_of_its_policy(tmp_path: Path) 
     (tmp_path / "pins.toml").write_text(f'[peers]\nbank_b = "{STRANGER}"\n')
     with pytest.raises(ProvisionError, match="site join"):
         peers_of(SiteFolder(tmp_path), named)
+
+
+class TestServerKey:
+    """The key by which the server countersigns receipts comes with the kit."""
+
+    def pinned(self, joined: Site, **clauses: str) -> str:
+        return with_provisioned(joined.folder, POLICY.model_copy(update=clauses)).server_key
+
+    def test_it_is_that_of_the_folder_that_runs_sign_with(self, joined, federation) -> None:
+        key = load_key(federation.workshop.countersign / SERVER_KEY).public
+        assert self.pinned(joined) == key
+        assert self.pinned(joined, server_key=key) == key
+
+    def test_a_policy_that_pins_another_is_refused(self, joined) -> None:
+        with pytest.raises(ProvisionError, match=f"server-key={STRANGER} must be .*in the kit"):
+            self.pinned(joined, server_key=STRANGER)
+
+    def test_preflight_finds_the_contradiction(self, joined) -> None:
+        POLICY.model_copy(update={"server_key": STRANGER}).save(joined.folder.policy)
+        checks, _ = local_checks(joined.folder, now=NOW)
+        (found,) = (each for each in checks if each.name == "policy")
+        assert found.status is Status.ERROR
+        assert f"server-key={STRANGER}" in found.found
+
+    def test_a_site_that_joined_nothing_has_that_of_its_policy(self, tmp_path: Path) -> None:
+        named = POLICY.model_copy(update={"server_key": STRANGER})
+        assert with_provisioned(SiteFolder(tmp_path), named).server_key == STRANGER
+
+    @pytest.mark.parametrize("text", ["", "ab" * 31, "no hex" * 20])
+    def test_no_kit_is_signed_without_it(self, federation, text: str) -> None:
+        federation.workshop.countersign_public_key.write_text(text)
+        with pytest.raises(ProvisionError, match=r"server\.pub must have 64 hex digits"):
+            renew(federation.workshop, now=NOW)
+        federation.workshop.countersign_public_key.unlink()
+        with pytest.raises(ProvisionError, match=r"server\.pub"):
+            renew(federation.workshop, now=NOW)
 
 
 def test_preflight_counts_both_and_finds_the_contradiction(joined, federation) -> None:

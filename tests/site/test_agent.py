@@ -62,6 +62,10 @@ def test_the_same_question_gets_the_same_codes_for_nothing(agent, question) -> N
     assert [receipt.epsilon for receipt in read_receipts(agent.receipts_path)][1] == 0
 
 
+IDENTIFYING = [field.name for field in fields(LabelQuestion) if field.name != "server_key"]
+"""Who countersigns changes nothing about an answer: another key must not cost it twice."""
+
+
 def next_to(field: str, value: object) -> object:
     """Another value, as near as may be: the next float, the next integer, another name."""
     names = {
@@ -83,16 +87,25 @@ def next_to(field: str, value: object) -> object:
     return names.get(field, "mlp")
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(LabelQuestion)])
+@pytest.mark.parametrize("field", IDENTIFYING)
 def test_a_near_miss_is_another_question(agent, question, field: str) -> None:
-    """PRIVACY rule 13: no field may be left out of what identifies a question."""
+    """PRIVACY rule 13: no other field may be left out of what identifies a question."""
     missed = replace(question, **{field: next_to(field, getattr(question, field))})
     assert missed != question
     assert missed.sha256 != question.sha256
     assert replace(question).sha256 == question.sha256
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(LabelQuestion)])
+def test_the_same_question_by_another_countersigner_is_answered_from_the_cache(
+    agent, question
+) -> None:
+    first = agent.labels(question)
+    again = agent.labels(replace(question, server_key="1" * 64))
+    assert np.array_equal(again.codes, first.codes)
+    assert [receipt.cached for receipt in read_receipts(agent.receipts_path)] == [False, True]
+
+
+@pytest.mark.parametrize("field", IDENTIFYING)
 def test_a_near_miss_is_charged_or_refused_and_never_answered_from_the_cache(
     agent, question, field: str
 ) -> None:
