@@ -117,15 +117,10 @@ def test_the_page_leads_from_empty_folders_to_a_student(reader: Reader) -> None:
     assert tuple(summary.privacy.sites) == SITES
     assert summary.metrics.student.auc is not None
     assert summary.metrics.student.auc > 0.7
-<<<<<<< HEAD
-    said = page("fedistill site status")
-    assert "in 1 charges" in reader.follow(said.splitlines()[0])
-    again = page("FLWR_HOME=$PWD/flower fedistill run server --resume 1234")
-    assert "finished" in reader.follow(again.replace("1234", found[0].parent.name))
-=======
     status, receipts, verify, *_ = page("fedistill site status").splitlines()
     assert "in 1 charges" in reader.follow(status)
     assert re.search(r" both\s*$", reader.follow(receipts), re.M)
     assert "1 of them countersigned by the server" in reader.follow(verify)
->>>>>>> w/signed
+    again = page("FLWR_HOME=$PWD/flower fedistill run server --resume 1234")
+    assert "finished" in reader.follow(again.replace("1234", found[0].parent.name))
     assert next(todo, None) is None
