@@ -65,10 +65,10 @@ def test_a_run_may_be_named_by_its_folder(home: Path, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "elsewhere")
     result = fedistill("ledger", "verify", "--run", folder, home=home)
     assert result.returncode == 0
-    lines = result.stdout.splitlines()
-    assert [line.split(":")[0] for line in lines] == [
-        str(folder / f"{site}.ledger.db") for site in SITES
-    ]
+    ledgers, receipts = result.stdout.splitlines()[::2], result.stdout.splitlines()[1::2]
+    named = [str(folder / f"{site}.ledger.db") for site in SITES]
+    assert [line.split(":")[0] for line in ledgers] == named
+    assert [line.split(":")[0] for line in receipts] == named
 
 
 def test_tables_of_several_ledgers_follow_one_another(home: Path) -> None:
