@@ -82,16 +82,21 @@ def start(
 ) -> None:
     """Answer questions until SIGTERM, which lets a question under way finish.
 
-    Reads the private rows once. Whatever is asked, the site's policy is asked first. Log lines go
-    to stderr, with levels for journald where it listens. What may quote a row goes to the file
-    that private-log-path names, mode 0600, and nowhere else.
+    Reads the private rows once. Whatever is asked, the site's policy is asked first. Peers are the
+    sites that fedistill site pin pinned beside the key, and those in the policy's [peers]. Log
+    lines go to stderr, with levels for journald where it listens. What may quote a row goes to the
+    file that private-log-path names, mode 0600, and nowhere else.
     """
+    from fedistill.provision.peers import peers_of
+    from fedistill.provision.site_folder import SiteFolder
+    from fedistill.site import Policy
     from fedistill.site.daemon import run_agent
     from fedistill.site.daemon_log import log_to_stderr
 
     log_to_stderr(log_format, logging.DEBUG if log_level is _Level.DEBUG else logging.INFO)
     site = _load(config)
-    run_agent(site, expires=_expires(site))
+    peers = peers_of(SiteFolder(site.key_path.parent), Policy.load(site.policy_path))
+    run_agent(site, peers, expires=_expires(site))
 
 
 @app.command()
@@ -186,7 +191,7 @@ def _load(path: Path) -> "SiteConfig":
 
 
 def _expires(site: "SiteConfig") -> datetime | None:
-    """When the registration or the certificate ends, of a site with a kit beside its policy.
+    """When the registration or the certificate ends, of a site with a kit beside its key.
 
     Raises:
         ProvisionError: The kit is for another site than the policy, or cannot be read.
@@ -195,7 +200,7 @@ def _expires(site: "SiteConfig") -> datetime | None:
     from fedistill.provision.standing import membership_ends
     from fedistill.site import Policy
 
-    folder = SiteFolder(site.policy_path.parent)
+    folder = SiteFolder(site.key_path.parent)
     if not folder.membership.exists():
         return None
     return membership_ends(folder, Policy.load(site.policy_path).site)

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -69,11 +69,17 @@ class _Owner(agent_pb2_grpc.SiteOwnerServicer):  # type: ignore[misc]
         )
 
 
-def run_agent(config: SiteConfig, *, expires: datetime | None = None) -> None:
+def run_agent(
+    config: SiteConfig,
+    peers: Mapping[str, str] | None = None,
+    *,
+    expires: datetime | None = None,
+) -> None:
     """Register the rows and answer until SIGTERM or SIGINT; a question under way is finished.
 
     Args:
         config: The agent's file.
+        peers: Public keys (hex) of the other sites; None: those that the policy names.
         expires: When the site's registration or certificate ends, for the metrics.
 
     Raises:
@@ -85,19 +91,20 @@ def run_agent(config: SiteConfig, *, expires: datetime | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     logging.captureWarnings(True)  # a library's warning may quote a row: to the private log
-    with serving(config, expires=expires):
+    with serving(config, peers, expires=expires):
         stopped.wait()
         log.info("stopping: a question under way is finished first")
     log.info("stopped")
 
 
 @contextmanager
-def serving(config: SiteConfig, *, expires: datetime | None = None) -> Iterator[None]:
-    """An agent that answers on its sockets within the context.
-
-    Args:
-        config: The agent's file.
-        expires: When the site's registration or certificate ends, for the metrics.
+def serving(
+    config: SiteConfig,
+    peers: Mapping[str, str] | None = None,
+    *,
+    expires: datetime | None = None,
+) -> Iterator[None]:
+    """An agent that answers on its sockets within the context; for its arguments see `run_agent`.
 
     Raises:
         RunFailed: Another agent has the socket or the ledger.
@@ -107,6 +114,8 @@ def serving(config: SiteConfig, *, expires: datetime | None = None) -> Iterator[
     with ExitStack() as stack:
         policy = Policy.load(config.policy_path)
         stack.enter_context(private_log(config.private_log_path))
+        if peers is not None:
+            policy = policy.model_copy(update={"peers": peers})
         _make_folder(config.socket_path.parent)
         for field, path in (
             ("ledger-path", config.ledger_path),

@@ -81,3 +81,11 @@ class StatusReply(_message.Message):
     finished_rounds: int
     last_answer: float
     def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., busy: _Optional[str] = ..., rounds: _Optional[_Iterable[str]] = ..., started: _Optional[float] = ..., answers: _Optional[int] = ..., refusals: _Optional[int] = ..., finished_rounds: _Optional[int] = ..., last_answer: _Optional[float] = ...) -> None: ...
+
+class Scoring(_message.Message):
+    __slots__ = ("question", "student")
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
+    STUDENT_FIELD_NUMBER: _ClassVar[int]
+    question: Question
+    student: bytes
+    def __init__(self, question: _Optional[_Union[Question, _Mapping]] = ..., student: _Optional[bytes] = ...) -> None: ...
