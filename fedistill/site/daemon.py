@@ -198,7 +198,8 @@ def _private_errors(config: SiteConfig) -> Iterator[None]:
         private.warning("%s: %s", type(error).__name__, error, exc_info=True)
         raise DataError(
             f"data-path={str(config.data_path)!r} cannot be used; the reason may quote a row, so "
-            f"it stands in {str(config.private_log_path)!r} only: look there"
+            f"it stands in {str(config.private_log_path)!r} only: look there, or run fedistill "
+            "site preflight with --data"
         ) from None
 
 

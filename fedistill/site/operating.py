@@ -90,6 +90,8 @@ def standing(
         delta=policy.delta,
     )
     reply = _asked(config, patience)
+    said = agent_pb2.StatusReply() if reply is None else reply
+    last = datetime.fromtimestamp(said.last_answer, UTC) if said.last_answer else None
     return Standing(
         site=policy.site,
         population=policy.population,
@@ -101,7 +103,13 @@ def standing(
         waiting=tuple(waiting),
         certificate_days=None if expires is None else days_until(expires, now),
         running=reply is not None,
-        **({} if reply is None else _of_the_agent(reply, now)),
+        busy=said.busy,
+        uptime_seconds=max(0.0, round(now.timestamp() - said.started, 1)) if said.started else 0.0,
+        open_rounds=tuple(said.rounds),
+        finished_rounds=said.finished_rounds,
+        answers=said.answers,
+        refusals=said.refusals,
+        last_answer=last.isoformat(timespec="seconds") if last else "",
     )
 
 
@@ -111,16 +119,3 @@ def _asked(config: SiteConfig, patience: float) -> agent_pb2.StatusReply | None:
             return client.status()
     except grpc.RpcError:
         return None
-
-
-def _of_the_agent(reply: agent_pb2.StatusReply, now: datetime) -> dict[str, object]:
-    last = datetime.fromtimestamp(reply.last_answer, UTC) if reply.last_answer else None
-    return {
-        "busy": reply.busy,
-        "uptime_seconds": max(0.0, round(now.timestamp() - reply.started, 1)),
-        "open_rounds": tuple(reply.rounds),
-        "finished_rounds": reply.finished_rounds,
-        "answers": reply.answers,
-        "refusals": reply.refusals,
-        "last_answer": last.isoformat(timespec="seconds") if last else "",
-    }

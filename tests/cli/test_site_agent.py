@@ -2,6 +2,7 @@
 
 import subprocess
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,7 +127,6 @@ def test_what_is_no_entry_in_the_queue_allows_nothing(tmp_path):
         ({"proxy-sha256": "short"}, "proxy-sha256"),
         ({"classes": ["no"]}, "classes"),
         ({"data-path": "nowhere.csv"}, "cannot be read"),
-        ({"label-column": "nothing"}, "label-column"),
         ({"socket-path": "agent.sock"}, "a folder of its own"),
         ({"socket-path": "x" * 120 + "/a.sock"}, "at most 100 bytes"),
         ({"policy-path": "none.toml"}, "no release without a policy"),
@@ -147,3 +147,16 @@ def test_an_agent_that_cannot_answer_does_not_start_and_says_why(site, change, m
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_wrong_with_the_rows_is_said_in_the_private_log_alone(site):
+    values = tomllib.loads(site.config.read_text())
+    site.config.write_text(tomli_w.dumps(values | {"label-column": "nothing"}))
+    done = fedistill("site", "start", "--config", site.config)
+    assert done.returncode == 2
+    assert "private.log" in done.stderr
+    assert "fedistill site preflight" in done.stderr
+    assert "nothing" not in done.stderr
+    private = site.folder / "private.log"
+    assert "label-column='nothing'" in private.read_text()
+    assert private.stat().st_mode & 0o777 == 0o600
