@@ -174,7 +174,7 @@ def make_agent(config: SiteConfig, policy: Policy) -> LocalAgent:
         rows, misfits = load_rows(config, policy, proxy)
     if misfits:
         private.warning("%s", misfits)
-        log.warning("some rows do not fit the proxy set: %s says which", config.private_log_path)
+    log.info("rows registered: %s says which do not fit, if any", config.private_log_path)
     proxy_basis(proxy)  # computed once, so that the first answer does not wait for it
     return LocalAgent(
         run="",

@@ -1,8 +1,8 @@
-"""The agent's two logs: lines on stderr that may be collected anywhere, and a private file.
+"""The agent's two logs: lines on stderr that its operators may collect, and a private file.
 
 What could quote a row goes to the private file alone: misfits, tracebacks, errors of private code,
-warnings of libraries. It is the owner's, mode 0600, and no line on stderr depends on a row's
-content (PRIVACY rule 3).
+warnings of libraries. It is the owner's, mode 0600. No line on stderr quotes a row, at any level,
+but seconds depend on how many rows there are: both logs stay with the site (PRIVACY rules 1, 3).
 """
 
 import logging
