@@ -3,10 +3,7 @@
 import json
 import signal
 import subprocess
-import tempfile
 import tomllib
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import tomli_w
@@ -20,19 +17,10 @@ from fedistill.site.site_config import SiteConfig
 from fedistill.site_api import agent_pb2
 from fedistill.site_api.client import SiteClient
 from tests.cli.conftest import COMMAND
-from tests.deployed import Site, write_federation
 
 QUESTION = LabelQuestion(
     mechanism="dp-probe", epsilon=1.0, delta=1e-5, num_classes=2, proxy_sha256="0" * 64
 )
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    # Not tmp_path: names of Unix sockets end at 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
-        sites, _ = write_federation(Path(folder))
-        yield sites["bank_a"]
 
 
 def fedistill(*arguments: object) -> subprocess.CompletedProcess[str]:
