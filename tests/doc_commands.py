@@ -110,6 +110,19 @@ COMMANDS = {
         f"{SITE_TESTS}::test_the_owner_decides"
     ),
     "fedistill site deny 1234 --config bank_a/agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
+    "fedistill site start --config bank_a/agent.toml --log-format json --log-level debug": (
+        f"{SITE_TESTS}::test_an_agent_logs_json_from_its_start_to_its_end"
+    ),
+    "fedistill site status --config bank_a/agent.toml --format json": (
+        f"{SITE_TESTS}::test_status_in_json_has_what_an_operator_wants"
+    ),
+    "fedistill site confirm-data --config bank_a/agent.toml": (
+        f"{SITE_TESTS}::test_rows_that_changed_start_no_agent_before_their_owner_confirms_them"
+    ),
+    "fedistill ledger verify bank_a/ledger.db --anchor bank_a.anchor": (
+        "tests/privacy/test_ledger_tampering.py::"
+        "test_ledger_and_anchor_restored_together_are_found_by_a_copy_of_the_anchor"
+    ),
     "fedistill dev up && fedistill dev run": DEV_TEST,
     "fedistill dev up": DEV_TEST,
     "fedistill dev run": DEV_TEST,

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import tomllib
+from datetime import UTC, datetime
 
 import pytest
 import tomli_w
@@ -11,12 +12,16 @@ import tomli_w
 from fedistill.data import ProxySet
 from fedistill.errors import PolicyRefusal, Waiting
 from fedistill.labels import LabelQuestion
+from fedistill.provision.coordinator import init, read_request, sign
+from fedistill.provision.project import Workshop
+from fedistill.provision.site_folder import SiteFolder, init_site, join
 from fedistill.site.approvals import MOST_WAITING, Approvals, Decision
 from fedistill.site.daemon import serving
 from fedistill.site.site_config import SiteConfig
 from fedistill.site_api import agent_pb2
 from fedistill.site_api.client import SiteClient
 from tests.cli.conftest import COMMAND
+from tests.deployed import Site
 
 QUESTION = LabelQuestion(
     mechanism="dp-probe", epsilon=1.0, delta=1e-5, num_classes=2, proxy_sha256="0" * 64
@@ -243,3 +248,29 @@ def test_an_agent_logs_json_from_its_start_to_its_end(site):
     lines = [json.loads(line) for line in logged.splitlines()]
     assert {"ledger", "started", "no-answer"} <= {line["event"] for line in lines}
     assert lines[-1]["message"] == "stopped"
+
+
+def joined(site: Site, name: str) -> None:
+    """The site's folder with a kit for `name` beside its key."""
+    project = site.folder.parent / "project.toml"
+    project.write_text('name = "banks"\nhosts = ["127.0.0.1"]\nsites = ["bank_a", "bank_b"]\n')
+    workshop, folder, now = Workshop(project), SiteFolder(site.folder), datetime.now(UTC)
+    made = init(workshop, now=now)
+    init_site(folder, name, now=now)
+    sign(workshop, read_request(folder.request), now=now)
+    join(folder, workshop.kit(name), fingerprint=made.fingerprint, now=now)
+
+
+def test_the_kit_of_another_site_starts_no_agent(site):
+    joined(site, "bank_b")
+    for command in ("start", "status"):
+        done = fedistill("site", command, "--config", site.config)
+        assert done.returncode == 2
+        assert "bank_b" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_status_counts_the_days_of_a_kit(site):
+    joined(site, "bank_a")
+    done = fedistill("site", "status", "--config", site.config, "--format", "json")
+    assert 0 < json.loads(done.stdout)["certificate-days"] < 366
