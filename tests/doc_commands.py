@@ -23,6 +23,10 @@ SITE_TESTS = "tests/cli/test_site_agent.py"
 DEPLOYMENT_TEST = (
     "tests/e2e/test_deployment_page.py::test_the_page_leads_from_empty_folders_to_a_student"
 )
+SERVICE_TEST = (
+    "tests/provision/test_service_files.py::"
+    "test_the_pages_make_the_users_and_folders_that_the_units_name"
+)
 DEV_TEST = "tests/e2e/test_dev.py::test_from_nothing_to_a_secured_run_and_back_to_nothing"
 INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock"
 SIMULATE = "fedistill simulate simulations/banks_3"

@@ -23,6 +23,7 @@ from tests.doc_commands import (
     PREPARE,
     PROVISION_TEST,
     RUN,
+    SERVICE_TEST,
     TUTORIAL_TEST,
 )
 
@@ -70,6 +71,14 @@ COMMANDS |= dict.fromkeys(commands(ROOT / "docs/provisioning.md"), PROVISION_TES
 COMMANDS |= {
     command: COMMANDS.get(command, DEPLOYMENT_TEST)
     for command in commands(ROOT / "docs/deployment.md")
+}
+
+
+# Those of the two READMEs are root's: a test compares them with units and programs' options.
+COMMANDS |= {
+    command: COMMANDS.get(command, SERVICE_TEST)
+    for part in ("server", "clients")
+    for command in commands(ROOT / part / "README.md")
 }
 
 

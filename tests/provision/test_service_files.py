@@ -198,6 +198,46 @@ def test_the_supernode_s_container_sees_no_file_of_the_site() -> None:
     assert clients["agent"]["network_mode"] == "none"
 
 
+def page_commands(part: str) -> list[list[str]]:
+    """Commands of the README of `server` or `clients`."""
+    found = re.findall(r"^```sh\n(.*?)^```$", (ROOT / part / "README.md").read_text(), re.M | re.S)
+    return [shlex.split(line) for line in "".join(found).splitlines()]
+
+
+@pytest.mark.parametrize("part", ["server", "clients"])
+def test_the_pages_make_the_users_and_folders_that_the_units_name(part: str) -> None:
+    lines = page_commands(part)
+    made = {line[-1] for line in lines if line[0] == "useradd"}
+    folders = {
+        (line[line.index("-o") + 1], line[line.index("-m") + 1], line[-1])
+        for line in lines
+        if line[:2] == ["install", "-d"]
+    }
+    units = {path.name: unit(path)["Service"] for path in UNITS if path.parent.name == part}
+    assert made == {service["User"] for service in units.values()}
+    for service in units.values():
+        assert (service["User"], "0700", service["WorkingDirectory"]) in folders
+        assert Path(shlex.split(service["ExecStart"])[0]).parent == Path("/opt/fedistill/bin")
+    (started,) = (line[3:] for line in lines if line[:3] == ["systemctl", "enable", "--now"])
+    assert set(started) == units.keys()
+    for line in lines:
+        copied = [word for word in line[1:] if word.startswith(f"{part}/")]
+        assert all((ROOT / word).is_file() for word in copied)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [line for part in ("server", "clients") for line in page_commands(part) if line[0] == "sudo"],
+    ids=lambda line: " ".join(line[3:7]),
+)
+def test_what_the_pages_run_as_a_user_exists_and_knows_its_options(line: list[str]) -> None:
+    start = next(i for i, word in enumerate(line) if word.startswith("/opt/fedistill/bin/"))
+    program, *arguments = [Path(line[start]).name, *line[start + 1 :]]
+    depth = {"fedistill": 2, "flwr": 1}[program]
+    known = re.findall(r"--[a-z-]+", help_of(program, *arguments[:depth]))
+    assert {word for word in arguments if word.startswith("--")} <= set(known)
+
+
 def test_the_example_policy_is_one() -> None:
     policy = Policy.load(ROOT / "clients" / "policy.toml")
     assert policy.delta * policy.rows_at_least < 1
