@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flwr.common.logger import FLOWER_LOGGER, log
+from flwr.common.logger import FLOWER_LOGGER, console_handler, log
 
 from fedistill.log_lines import JsonLines, fields
 
@@ -41,6 +41,7 @@ class Progress:
         """From now on Flower's log is JSON lines, each with the name of the run."""
         handler = logging.StreamHandler(sys.stdout)  # Flower's copy, which `flwr log` shows
         handler.setFormatter(JsonLines())
+        handler.setLevel(console_handler.level)
         handler.addFilter(_Named(run))
         FLOWER_LOGGER.handlers[:] = [handler]
         self._json = True

@@ -11,10 +11,13 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, write_to_textfile
+from prometheus_client import CollectorRegistry, Gauge, Metric, write_to_textfile
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from fedistill.evaluate.summary import Summary
 
@@ -57,9 +60,10 @@ def leave_metrics(
 
 
 def _count(registry: CollectorRegistry, counted: Mapping[str, float], outcome: str) -> None:
-    runs = Counter(f"{_RUNS}_total", "Runs that ended", ("outcome",), registry=registry)
+    runs = CounterMetricFamily(_RUNS, "Runs that ended", labels=["outcome"])
     for each in OUTCOMES:
-        runs.labels(each).inc(counted.get(each, 0.0) + (each == outcome))
+        runs.add_metric([each], counted.get(each, 0.0) + (each == outcome))
+    registry.register(_Counted(runs))
     ended = _gauge(registry, "end_timestamp_seconds", "When the last run ended, since 1970")
     ended.set(time.time())
     succeeded = _gauge(registry, "succeeded", "Whether the last run left a student")
@@ -106,6 +110,17 @@ def _counted(path: Path) -> dict[str, float]:
         for sample in family.samples
         if family.name == _RUNS and sample.name == f"{_RUNS}_total"
     }
+
+
+@dataclass(frozen=True, eq=False)  # a registry wants a hash
+class _Counted(Collector):
+    """A counter that began in an earlier process, and so does not say that it began now."""
+
+    runs: CounterMetricFamily
+
+    def collect(self) -> Iterator[Metric]:
+        """The counter."""
+        yield self.runs
 
 
 @contextmanager

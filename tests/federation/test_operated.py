@@ -173,6 +173,7 @@ def test_lines_in_json_are_objects_with_the_fields_that_apply(folder, capfd, mon
     assert all(line["bytes"] > 0 for line in sealed)
     server = [json.loads(line) for line in out.splitlines() if line]
     assert {line["run"] for line in server} == {"1"}
+    assert "debug" not in {line["level"] for line in server}
     took = {line["phase"] for line in server if line["event"] == "phase"}
     assert {"hello", "target", "student", "compression", "report"} <= took
     (end,) = [line for line in server if line["event"] == "finished"]
@@ -262,7 +263,11 @@ def test_the_server_leaves_metrics_of_its_last_run_and_counts_all(folder, monkey
         assert found[f"{server}last_run_epsilon_asked{label}"] == 4.0
         assert found[f"{server}last_run_received_bytes{label}"] > 0
         assert found[f"{server}last_run_sent_bytes{label}"] > 0
+    assert not any("_created" in name for name in found), "counts go on from earlier processes"
     assert path.stat().st_mode & 0o777 == 0o644
+    path.write_text("not metrics {")
+    server_metrics.leave_metrics({})
+    assert samples(path.read_text())[f'{server}runs_total{{"outcome": "failed"}}'] == 1
 
 
 def test_metrics_that_cannot_be_written_cost_no_run_its_result(folder, monkeypatch):
