@@ -209,7 +209,7 @@ def _open(agent: LocalAgent, watch: Watch) -> None:
     agent.__enter__()
     with agent.ledger() as ledger:
         spent = ledger.spent(policy.delta)
-    left = max(0.0, policy.total_epsilon - spent)
+        left = ledger.remaining(policy.total_epsilon, policy.delta)
     watch.spent(spent, left=left)
     log.info(
         "%s, population %s: epsilon %.4g left",
@@ -220,15 +220,16 @@ def _open(agent: LocalAgent, watch: Watch) -> None:
 
 @contextmanager
 def _metrics(config: SiteConfig, watch: Watch) -> Iterator[None]:
-    address = config.metrics_address
-    try:
-        with scraped(watch, *split_address(address or "")):
-            yield
-    except OSError as error:
-        raise RunFailed(
-            f"metrics-address={address!r} cannot be listened on: {error.strerror or error}: "
-            "choose another port, or leave the key out"
-        ) from error
+    address = config.metrics_address or ""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(scraped(watch, *split_address(address)))
+        except OSError as error:
+            raise RunFailed(
+                f"metrics-address={address!r} cannot be listened on: {error.strerror or error}: "
+                "choose another port, or leave the key out"
+            ) from error
+        yield
 
 
 def _make_folder(folder: Path) -> None:

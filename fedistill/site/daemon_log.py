@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def log_to_stderr(form: LogFormat = LogFormat.TEXT, level: int = logging.INFO) -
     logger.propagate = False
 
 
+class _OwnersFile(RotatingFileHandler):
+    """Mode 0600 from the first byte on, also of the files that come after the first."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(
+            self.baseFilename,
+            "a",
+            encoding="utf-8",
+            opener=lambda path, flags: os.open(path, flags, 0o600),
+        )
+
+
 @contextmanager
 def private_log(path: Path) -> Iterator[None]:
     """Keep what may quote rows, and what libraries log, in the file at `path` alone.
@@ -45,16 +58,13 @@ def private_log(path: Path) -> Iterator[None]:
     Raises:
         BadInput: It cannot be written.
     """
-    before = os.umask(0o077)
     try:
-        handler = RotatingFileHandler(path, maxBytes=LARGEST_PRIVATE_LOG, backupCount=1)
+        handler = _OwnersFile(path, maxBytes=LARGEST_PRIVATE_LOG, backupCount=1)
         path.chmod(0o600)
     except OSError as error:
         raise BadInput(
             f"private-log-path={str(path)!r} must be a file that can be written: {error.strerror}"
         ) from error
-    finally:
-        os.umask(before)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     loggers = private, logging.getLogger()
     for logger in loggers:

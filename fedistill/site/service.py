@@ -217,12 +217,13 @@ class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
 
 def tell_spent(agent: LocalAgent, watch: Watch) -> None:
     """Tell what is spent of the budget; on the thread that uses the ledger."""
+    policy = agent.policy
     try:
         with agent.ledger() as ledger:
-            spent = ledger.spent(agent.policy.delta)
+            left = ledger.remaining(policy.total_epsilon, policy.delta)
+            watch.spent(ledger.spent(policy.delta), left=left)
     except LedgerError:
         return  # the question that needed it said so
-    watch.spent(spent, left=max(0.0, agent.policy.total_epsilon - spent))
 
 
 def _to_bytes(message: Sealed) -> bytes:
