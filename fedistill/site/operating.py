@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import grpc
 
 from fedistill.privacy import ledger_file
+from fedistill.privacy.ledger_anchor import read_anchor
 from fedistill.privacy.ledger_budget import Balance
 from fedistill.site.policy import Policy
 from fedistill.site.site_config import SiteConfig
@@ -83,9 +84,10 @@ def standing(
         PolicyRefusal: There is no policy, or it cannot be understood.
         LedgerError: The ledger cannot be read, or cannot vouch for the budget.
     """
-    policy = Policy.load(config.policy_path)
+    policy, path = Policy.load(config.policy_path), config.ledger_path
+    ledger_file.identity(path, read_anchor(path))  # says so where there is none
     balance = Balance.of(
-        ledger_file.read(config.ledger_path),
+        ledger_file.read(path),
         budget_epsilon=policy.total_epsilon,
         delta=policy.delta,
     )

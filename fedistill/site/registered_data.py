@@ -10,6 +10,7 @@ import os
 
 from fedistill.errors import DataError
 from fedistill.privacy import ledger_file
+from fedistill.privacy.ledger_anchor import read_anchor
 from fedistill.site.site_config import SiteConfig
 
 
@@ -43,10 +44,11 @@ def check_data(config: SiteConfig) -> None:
     Raises:
         DataError: The file changed since it was registered, or nobody can tell, or it cannot be
             read.
-        LedgerError: The ledger cannot be read.
+        LedgerError: There is no ledger, or it cannot be read.
     """
-    registered = registered_sha256(config)
-    if registered is None and not ledger_file.read(config.ledger_path).entries:
+    path, registered = config.ledger_path, registered_sha256(config)
+    ledger_file.identity(path, read_anchor(path))  # says so where there is none
+    if registered is None and not ledger_file.read(path).entries:
         confirm_data(config)
         return
     if registered != data_sha256(config):

@@ -94,6 +94,6 @@ def test_a_ledger_that_is_missing_registers_nothing(site):
     config = SiteConfig.load(site.config)
     for path in site.folder.glob("ledger.db*"):
         path.unlink()
-    with pytest.raises(LedgerError):
+    with pytest.raises(LedgerError, match="no ledger at"):
         check_data(config)
     assert registered_sha256(config) is None
