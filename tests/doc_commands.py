@@ -26,6 +26,10 @@ DEPLOYMENT_TEST = (
 DEV_TEST = (
     "tests/e2e/test_dev_federation.py::test_from_nothing_to_a_secured_run_and_back_to_nothing"
 )
+SERVICE_TEST = (
+    "tests/provision/test_service_files.py::"
+    "test_the_pages_make_the_users_and_folders_that_the_units_name"
+)
 INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock"
 SIMULATE = "fedistill simulate simulations/banks_3"
 COMMANDS = {
@@ -114,6 +118,19 @@ COMMANDS = {
         f"{SITE_TESTS}::test_the_owner_decides"
     ),
     "fedistill site deny 1234 --config bank_a/agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
+    "fedistill site start --config bank_a/agent.toml --log-format json --log-level debug": (
+        f"{SITE_TESTS}::test_an_agent_logs_json_from_its_start_to_its_end"
+    ),
+    "fedistill site status --config bank_a/agent.toml --format json": (
+        f"{SITE_TESTS}::test_status_in_json_has_what_an_operator_wants"
+    ),
+    "fedistill site confirm-data --config bank_a/agent.toml": (
+        f"{SITE_TESTS}::test_rows_that_changed_start_no_agent_before_their_owner_confirms_them"
+    ),
+    "fedistill ledger verify bank_a/ledger.db --anchor bank_a.anchor": (
+        "tests/privacy/test_ledger_tampering.py::"
+        "test_ledger_and_anchor_restored_together_are_found_by_a_copy_of_the_anchor"
+    ),
     "fedistill dev up && fedistill dev run": DEV_TEST,
     "fedistill dev up": DEV_TEST,
     "fedistill dev run": DEV_TEST,

@@ -15,6 +15,7 @@ from fedistill.config import RunConfig, describe_keys
 from fedistill.errors import ConfigError
 from fedistill.evaluate.summary import Summary
 from fedistill.privacy.receipts import Receipt
+from fedistill.site.site_config import SiteConfig
 from tests.doc_commands import (
     COMMANDS,
     DEPLOYMENT_TEST,
@@ -23,6 +24,7 @@ from tests.doc_commands import (
     PREPARE,
     PROVISION_TEST,
     RUN,
+    SERVICE_TEST,
     TUTORIAL_TEST,
 )
 
@@ -70,6 +72,14 @@ COMMANDS |= dict.fromkeys(commands(ROOT / "docs/provisioning.md"), PROVISION_TES
 COMMANDS |= {
     command: COMMANDS.get(command, DEPLOYMENT_TEST)
     for command in commands(ROOT / "docs/deployment.md")
+}
+
+
+# Those of the two READMEs are root's: a test compares them with units and programs' options.
+COMMANDS |= {
+    command: COMMANDS.get(command, SERVICE_TEST)
+    for part in ("server", "clients")
+    for command in commands(ROOT / part / "README.md")
 }
 
 
@@ -188,6 +198,14 @@ def config_table() -> str:
 def test_the_table_of_keys_is_that_of_the_config() -> None:
     table = config_table()
     assert table in (ROOT / "docs/configuration.md").read_text(), f"the table must be:\n{table}"
+
+
+def test_the_table_of_the_agents_keys_is_that_of_its_file() -> None:
+    text = (ROOT / "docs/deployment.md").read_text()
+    section = text.split("| key | default | meaning |\n", 1)[1].split("\n\n")[0]
+    cells = re.findall(r"^\| (`[^|]*) \|", section, re.M)
+    listed = [key for cell in cells for key in re.findall(r"`([^`]+)`", cell)]
+    assert sorted(listed) == sorted(field.replace("_", "-") for field in SiteConfig.model_fields)
 
 
 def leaves(kind: Any, key: str = "") -> Iterator[str]:

@@ -157,7 +157,7 @@ def _submit(application: "Application", flower: _Flower, console: Console) -> _T
     with _overrides(application) as path, _streaming([*command, "--stream", *path]) as lines:
         for line in lines:
             console.out(line, highlight=False)
-            text = _COLOURS.sub("", line)
+            text = _message(_COLOURS.sub("", line))
             if found := _SUBMITTED.search(text):
                 this = replace(this, run=found[1])
             if found := ended.search(text):
@@ -167,6 +167,14 @@ def _submit(application: "Application", flower: _Flower, console: Console) -> _T
             if words := text.strip("│╭╮╰╯─ \n"):
                 this = replace(this, last_words=words)
     return this
+
+
+def _message(line: str) -> str:
+    """What a line says, also where the server logs JSON."""
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, TypeError, KeyError):
+        return line
 
 
 def _reason(attempt: _Try, flower: _Flower, console: Console) -> str:

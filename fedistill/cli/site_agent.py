@@ -1,6 +1,9 @@
 """`fedistill site start` and what its owner does beside it: status, ledger and approvals."""
 
 import json
+import logging
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +13,12 @@ from rich.table import Table
 
 from fedistill.cli.ledger import Format
 from fedistill.errors import BadInput, RunFailed
+from fedistill.log_lines import LogFormat
 
 if TYPE_CHECKING:
     from fedistill.privacy.receipts_verify import ReceiptCheck
     from fedistill.site.approvals import Approvals, Decision
+    from fedistill.site.operating import Standing
     from fedistill.site.site_config import SiteConfig
 
 app = typer.Typer()  # nameless: its commands are `fedistill site ...`
@@ -25,6 +30,11 @@ _Config = Annotated[
 _Run = Annotated[str, typer.Argument(metavar="RUN", hidden=True)]
 
 _PATIENCE = 3.0  # seconds
+
+
+class _Level(StrEnum):
+    INFO = "info"
+    DEBUG = "debug"
 
 
 @app.command("new-ledger")
@@ -47,14 +57,37 @@ def new_ledger(config: _Config) -> None:
         typer.echo(f"ledger of population {policy.population}: {site.ledger_path}")
 
 
+@app.command("confirm-data")
+def confirm_data(config: _Config) -> None:
+    """Register the file of private rows as it is now, after it changed.
+
+    Do so where its rows are about the population that the policy names: they are charged to the
+    same budget. The agent does not start on a file that nobody confirmed.
+    """
+    from fedistill.site.registered_data import confirm_data
+    from fedistill.site.site_config import SiteConfig
+
+    site = SiteConfig.load(config)
+    typer.echo(f"registered: sha256 {confirm_data(site)} of {site.data_path}")
+
+
 @app.command()
-def start(config: _Config) -> None:
+def start(
+    config: _Config,
+    log_format: Annotated[
+        LogFormat, typer.Option("--log-format", help="Sentences, or one JSON object a line.")
+    ] = LogFormat.TEXT,
+    log_level: Annotated[
+        _Level, typer.Option("--log-level", help="How much to log; never a row, at any level.")
+    ] = _Level.INFO,
+) -> None:
     """Answer questions until SIGTERM, which lets a question under way finish.
 
     Reads the private rows once. Whatever is asked, the site's policy is asked first. Peers are the
     sites that fedistill site pin pinned beside the key, and those in the policy's [peers]; the
     server's key is the kit's, or the policy's server-key. Log lines go to stderr, with levels for
-    journald where it listens; they may quote private values.
+    journald where it listens. What may quote a row goes to the file that private-log-path names,
+    mode 0600, and nowhere else.
     """
     from fedistill.provision.peers import with_provisioned
     from fedistill.provision.site_folder import SiteFolder
@@ -62,50 +95,41 @@ def start(config: _Config) -> None:
     from fedistill.site.daemon import run_agent
     from fedistill.site.daemon_log import log_to_stderr
 
-    log_to_stderr()
+    log_to_stderr(log_format, logging.DEBUG if log_level is _Level.DEBUG else logging.INFO)
     site = _load(config)
     folder = SiteFolder(site.key_path.parent)
-    run_agent(site, with_provisioned(folder, Policy.load(site.policy_path)))
+    policy = with_provisioned(folder, Policy.load(site.policy_path))
+    run_agent(site, policy, expires=_expires(site))
 
 
 @app.command()
-def status(config: _Config) -> None:
-    """Print what the agent does and what is left of the budget. Exit code 1: it does not run."""
-    import grpc
+def status(
+    config: _Config,
+    form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+) -> None:
+    """Print what the agent does and what is left of the budget.
 
-    from fedistill.privacy import ledger_file
-    from fedistill.privacy.ledger_budget import Balance
-    from fedistill.site import Policy
-    from fedistill.site_api.client import SiteClient
+    Exit code 0: the agent runs; 1: it does not, or the ledger cannot vouch for the budget; 2: a
+    file of the site cannot be used.
+    """
+    from fedistill.site.operating import standing
 
     site = _load(config)
-    policy = Policy.load(site.policy_path)
-    balance = Balance.of(
-        ledger_file.read(site.ledger_path),
-        budget_epsilon=policy.total_epsilon,
-        delta=policy.delta,
+    found = standing(
+        site,
+        waiting=_waiting(_queue(site)),
+        expires=_expires(site),
+        now=datetime.now(UTC),
+        patience=_PATIENCE,
     )
-    rows = [
-        ("site", policy.site),
-        ("population", policy.population),
-        ("budget", f"epsilon {policy.total_epsilon:g} at delta {policy.delta:g}"),
-        ("spent", f"{balance.spent_epsilon:.4g} in {balance.charges} charges"),
-        ("left", f"{balance.remaining_epsilon:.4g}"),
-        ("waiting", ", ".join(_waiting(_queue(site))) or "no question"),
-    ]
-    try:
-        with SiteClient(site.owner_socket_path, patience=_PATIENCE) as client:
-            reply = client.status()
-    except grpc.RpcError:
-        _print([*rows, ("agent", "does not run")])
+    if form is Format.JSON:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        _print(_in_rows(found))
+    if not found.running:
         raise RunFailed(
             f"nobody answers on {site.owner_socket_path}: fedistill site start --config {config}"
-        ) from None
-    rows += [
-        ("agent", reply.busy or "idle"),
-        ("open rounds", ", ".join(reply.rounds) or "none"),
-    ]
-    _print(rows)
+        )
 
 
 @app.command()
@@ -220,6 +244,22 @@ def _load(path: Path) -> "SiteConfig":
     return SiteConfig.load(path)
 
 
+def _expires(site: "SiteConfig") -> datetime | None:
+    """When the registration or the certificate ends, of a site with a kit beside its key.
+
+    Raises:
+        ProvisionError: The kit is for another site than the policy, or cannot be read.
+    """
+    from fedistill.provision.site_folder import SiteFolder
+    from fedistill.provision.standing import membership_ends
+    from fedistill.site import Policy
+
+    folder = SiteFolder(site.key_path.parent)
+    if not folder.membership.exists():
+        return None
+    return membership_ends(folder, Policy.load(site.policy_path).site)
+
+
 def _queue(site: "SiteConfig") -> "Approvals":
     from fedistill.site.approvals import Approvals
 
@@ -230,6 +270,30 @@ def _waiting(queue: "Approvals") -> list[str]:
     from fedistill.site.approvals import Decision
 
     return sorted({each.run for each in queue.entries() if each.decision is Decision.WAITING})
+
+
+def _in_rows(found: "Standing") -> list[tuple[str, str]]:
+    rows = [
+        ("site", found.site),
+        ("population", found.population),
+        ("budget", f"epsilon {found.budget_epsilon:g} at delta {found.delta:g}"),
+        ("spent", f"{found.spent_epsilon:.4g} in {found.charges} charges"),
+        ("left", f"{found.left_epsilon:.4g}"),
+        ("waiting", ", ".join(found.waiting) or "no question"),
+    ]
+    if found.certificate_days is not None:
+        rows.append(("certificate", f"{found.certificate_days:.0f} days"))
+    if not found.running:
+        return [*rows, ("agent", "does not run")]
+    return [
+        *rows,
+        ("agent", found.busy or "idle"),
+        ("up", f"{found.uptime_seconds / 3600:.1f} hours"),
+        ("open rounds", ", ".join(found.open_rounds) or "none"),
+        ("finished rounds", f"{found.finished_rounds}"),
+        ("answers", f"{found.answers}, {found.refusals} refused"),
+        ("last answer", found.last_answer or "none"),
+    ]
 
 
 def _print(rows: list[tuple[str, str]]) -> None:

@@ -13,8 +13,10 @@ from fedistill.federation.data_summary import describe, describe_public
 from fedistill.federation.progress import Progress
 from fedistill.federation.public import Public
 from fedistill.federation.run_folder import RunFolder, check_resumed, run_folder
+from fedistill.federation.server_metrics import VARIABLE, leave_metrics
 from fedistill.federation.up_front import prepare, prepare_deployment
 from fedistill.federation.workflow import run_workflow
+from fedistill.log_lines import LogFormat, format_from_environment
 
 app = ServerApp()
 
@@ -25,6 +27,9 @@ def main(grid: Grid, context: Context) -> None:
     progress = Progress()
     folder: RunFolder | None = None
     try:
+        as_json = format_from_environment() is LogFormat.JSON
+        if as_json:
+            progress.in_json(str(context.run_id))
         config = RunConfig.from_flat(context.run_config)
         folder = run_folder(config, str(context.run_id))
         summary = _run(grid, config, folder, run=str(context.run_id), progress=progress)
@@ -39,9 +44,12 @@ def main(grid: Grid, context: Context) -> None:
             kind.exit_code,
             folder.path if folder and folder.path.is_dir() else None,
         )
+        _leave_metrics(progress)
         raise
-    print_summary(summary, report=folder.report, console=Console(width=100))
-    progress.finished(folder.path)
+    _leave_metrics(progress, summary)
+    if not as_json:
+        print_summary(summary, report=folder.report, console=Console(width=100))
+    progress.finished(folder.path, bytes=_bytes(summary), epsilon=_epsilon(summary))
 
 
 def _run(
@@ -60,3 +68,25 @@ def _run(
         progress.say(describe(public))
     with folder.alone():
         return run_workflow(grid, config, public, folder, run=run, progress=progress)
+
+
+def _leave_metrics(progress: Progress, summary: Summary | None = None) -> None:
+    """A folder of metrics that cannot be written must not cost the run its result."""
+    try:
+        leave_metrics(progress.seconds, summary)
+    except OSError as error:
+        progress.warn(f"{VARIABLE}: the metrics cannot be written: {error.strerror}: make room")
+
+
+def _bytes(summary: Summary) -> int:
+    """All that crossed the wire."""
+    return sum(
+        each.bytes_up + each.bytes_down + each.bytes_evaluation
+        for each in summary.wire.sites.values()
+    )
+
+
+def _epsilon(summary: Summary) -> float | None:
+    """The most that a site was asked to pay; None where no bound is finite."""
+    epsilons = [each.epsilon for each in summary.privacy.sites.values()]
+    return max((each for each in epsilons if each is not None), default=None)

@@ -72,8 +72,9 @@ class Run:
             raise RunFailed(
                 f"{name}: {error.strerror}: {error.filename or self.folder.path}: make room"
             ) from error
-        spent = self.timings.get(name, 0.0) + time.monotonic() - start
-        self.timings[name] = round(spent, 3)
+        seconds = time.monotonic() - start
+        self.timings[name] = round(self.timings.get(name, 0.0) + seconds, 3)
+        self.progress.ended(name, seconds)
 
 
 def run_workflow(

@@ -14,17 +14,22 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import grpc
 
-from fedistill.errors import BadInput, RunFailed
+from fedistill.errors import BadInput, DataError, RunFailed
 from fedistill.features import proxy_basis
+from fedistill.log_lines import fields
 from fedistill.site.agent import LocalAgent
 from fedistill.site.approvals import Approvals
+from fedistill.site.daemon_log import private, private_log
 from fedistill.site.policy import Policy
+from fedistill.site.registered_data import check_data
 from fedistill.site.service import SiteService
-from fedistill.site.site_config import SiteConfig, load_proxy, load_rows
+from fedistill.site.site_config import SiteConfig, load_proxy, load_rows, split_address
+from fedistill.site.watching import Watch, scraped
 from fedistill.site_api import agent_pb2, agent_pb2_grpc
 from fedistill.site_api.client import OPTIONS
 
@@ -44,26 +49,35 @@ class _Owner(agent_pb2_grpc.SiteOwnerServicer):  # type: ignore[misc]
 
     service: SiteService
     policy: Policy
+    watch: Watch
     started: float
 
     def Status(  # noqa: N802
         self, _request: agent_pb2.StatusRequest, _context: grpc.ServicerContext
     ) -> agent_pb2.StatusReply:
+        counts = self.watch.counts
         return agent_pb2.StatusReply(
             site=self.policy.site,
             population=self.policy.population,
             busy=self.service.busy,
             rounds=self.service.rounds,
             started=self.started,
+            answers=counts.answers,
+            refusals=counts.refusals,
+            finished_rounds=counts.rounds,
+            last_answer=counts.last_answer,
         )
 
 
-def run_agent(config: SiteConfig, policy: Policy | None = None) -> None:
+def run_agent(
+    config: SiteConfig, policy: Policy | None = None, *, expires: datetime | None = None
+) -> None:
     """Register the rows and answer until SIGTERM or SIGINT; a question under way is finished.
 
     Args:
         config: The agent's.
         policy: With what was provisioned besides; None: as its file has it.
+        expires: When the site's registration or certificate ends, for the metrics.
 
     Raises:
         RunFailed: Another agent has the socket or the ledger.
@@ -73,15 +87,18 @@ def run_agent(config: SiteConfig, policy: Policy | None = None) -> None:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    with serving(config, policy):
+    logging.captureWarnings(True)  # a library's warning may quote a row: to the private log
+    with serving(config, policy, expires=expires):
         stopped.wait()
         log.info("stopping: a question under way is finished first")
     log.info("stopped")
 
 
 @contextmanager
-def serving(config: SiteConfig, policy: Policy | None = None) -> Iterator[None]:
-    """An agent that answers on its sockets within the context; for `policy` see `run_agent`.
+def serving(
+    config: SiteConfig, policy: Policy | None = None, *, expires: datetime | None = None
+) -> Iterator[None]:
+    """An agent that answers on its sockets within the context; for its arguments see `run_agent`.
 
     Raises:
         RunFailed: Another agent has the socket or the ledger.
@@ -91,6 +108,7 @@ def serving(config: SiteConfig, policy: Policy | None = None) -> Iterator[None]:
     with ExitStack() as stack:
         if policy is None:
             policy = Policy.load(config.policy_path)
+        stack.enter_context(private_log(config.private_log_path))
         _make_folder(config.socket_path.parent)
         for field, path in (
             ("ledger-path", config.ledger_path),
@@ -98,12 +116,15 @@ def serving(config: SiteConfig, policy: Policy | None = None) -> Iterator[None]:
             ("owner-socket-path", config.owner_socket_path),
         ):
             stack.enter_context(_locked(field, path))
-        agent = make_agent(config, policy)
+        agent, watch = make_agent(config, policy), Watch(policy)
         worker = stack.enter_context(ThreadPoolExecutor(1, "agent"))
-        worker.submit(_open, agent).result()
+        worker.submit(_open, agent, watch).result()
         stack.callback(lambda: worker.submit(agent.__exit__, None, None, None).result())
-        service = SiteService(agent, worker)
-        owner = _Owner(service, policy, time.time())
+        service = SiteService(agent, worker, watch)
+        owner = _Owner(service, policy, watch, time.time())
+        watch.follow(lambda: len(service.rounds), expires)
+        if config.metrics_address is not None:
+            stack.enter_context(_metrics(config, watch))
         for path, mode, add, servicer in (
             (
                 config.socket_path,
@@ -126,7 +147,11 @@ def serving(config: SiteConfig, policy: Policy | None = None) -> Iterator[None]:
             add(servicer, server)
             _listen(server, path, mode)
             stack.callback(_finish, server, path)
-        log.info("%s answers on %s", policy.site, config.socket_path)
+        log.info(
+            "%s answers on %s",
+            *(policy.site, config.socket_path),
+            extra=fields("started", site=policy.site),
+        )
         yield
 
 
@@ -137,9 +162,12 @@ def make_agent(config: SiteConfig, policy: Policy) -> LocalAgent:
         BadInput: Rows or proxy set cannot be used.
     """
     proxy = load_proxy(config)
-    rows, misfits = load_rows(config, policy, proxy)
+    check_data(config)
+    with _private_errors(config):
+        rows, misfits = load_rows(config, policy, proxy)
     if misfits:
-        log.warning("%s", misfits)
+        private.warning("%s", misfits)
+    log.info("rows registered: %s says which do not fit, if any", config.private_log_path)
     proxy_basis(proxy)  # computed once, so that the first answer does not wait for it
     return LocalAgent(
         run="",
@@ -154,14 +182,47 @@ def make_agent(config: SiteConfig, policy: Policy) -> LocalAgent:
     )
 
 
-def _open(agent: LocalAgent) -> None:
+@contextmanager
+def _private_errors(config: SiteConfig) -> Iterator[None]:
+    """Errors whose text may quote a row: the private log has them, stderr says where that is."""
+    try:
+        yield
+    except Exception as error:
+        private.warning("%s: %s", type(error).__name__, error, exc_info=True)
+        raise DataError(
+            f"data-path={str(config.data_path)!r} cannot be used; the reason may quote a row, so "
+            f"it stands in {str(config.private_log_path)!r} only: look there, or run fedistill "
+            "site preflight with --data"
+        ) from None
+
+
+def _open(agent: LocalAgent, watch: Watch) -> None:
     """Open the ledger on the thread that uses it; a site that could not charge does not start."""
+    policy = agent.policy
     agent.__enter__()
     with agent.ledger() as ledger:
-        left = ledger.remaining(agent.policy.total_epsilon, agent.policy.delta)
+        spent = ledger.spent(policy.delta)
+        left = ledger.remaining(policy.total_epsilon, policy.delta)
+    watch.spent(spent, left=left)
     log.info(
-        "%s, population %s: epsilon %.4g left", agent.policy.site, agent.policy.population, left
+        "%s, population %s: epsilon %.4g left",
+        *(policy.site, policy.population, left),
+        extra=fields("ledger", site=policy.site, epsilon=spent),
     )
+
+
+@contextmanager
+def _metrics(config: SiteConfig, watch: Watch) -> Iterator[None]:
+    address = config.metrics_address or ""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(scraped(watch, *split_address(address)))
+        except OSError as error:
+            raise RunFailed(
+                f"metrics-address={address!r} cannot be listened on: {error.strerror or error}: "
+                "choose another port, or leave the key out"
+            ) from error
+        yield
 
 
 def _make_folder(folder: Path) -> None:

@@ -6,15 +6,21 @@ has no round open, and the server's next round begins with fresh keys (PRIVACY r
 """
 
 import json
-import logging
 import re
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
 from fedistill.codec import encode_evaluation, encode_release
-from fedistill.errors import DataError, FedistillError, MessageRefused, Waiting
+from fedistill.errors import (
+    DataError,
+    FedistillError,
+    LedgerError,
+    MessageRefused,
+    Waiting,
+)
 from fedistill.labels import LabelQuestion
 from fedistill.privacy.ledger_anchor import anchor_to_bytes
 from fedistill.secagg import (
@@ -31,6 +37,7 @@ from fedistill.site import evaluating, sealing
 from fedistill.site.agent import LocalAgent
 from fedistill.site.receipting import keep_countersigned
 from fedistill.site.sealing import SealedRound
+from fedistill.site.watching import Watch
 from fedistill.site_api import agent_pb2, agent_pb2_grpc
 from fedistill.summands import Place
 
@@ -43,8 +50,6 @@ _RUN = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:-]{0,63}")
 Sealed = KeyAdvert | ShareBundle | MaskedVector | SurvivorSignature | RevealedShares
 Step = Callable[[SealedRound, list[bytes]], tuple[SealedRound, Sealed]]
 
-log = logging.getLogger("fedistill.site")
-
 
 class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
     """The courier's methods, over one agent.
@@ -52,11 +57,13 @@ class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
     Args:
         agent: Reads the private rows; used on the thread of `worker` alone.
         worker: An executor of one thread.
+        watch: Told of every answer and refusal.
     """
 
-    def __init__(self, agent: LocalAgent, worker: ThreadPoolExecutor) -> None:
+    def __init__(self, agent: LocalAgent, worker: ThreadPoolExecutor, watch: Watch) -> None:
         self._agent = agent
         self._worker = worker
+        self._watch = watch
         self._site = agent.policy.site
         self._identity = agent.identity.public_key().public_bytes_raw()
         self._rounds: dict[str, SealedRound] = {}
@@ -195,8 +202,11 @@ class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
         self, name: str, site: str, run: str, answer: Callable[[], bytes]
     ) -> agent_pb2.Answer:
         """What `answer` gives, in turn; everything that private code raises stops here."""
+        started = time.monotonic()
 
         def in_turn() -> tuple[bytes, bytes]:
+            nonlocal started
+            started = time.monotonic()  # its own work, without the wait for its turn
             if site != self._site or not _RUN.fullmatch(run):
                 raise DataError(f"site={site!r}, run={run!r} must be this site and a run's name")
             self.busy, self._agent.run = f"{name} of run {run}", run
@@ -205,19 +215,31 @@ class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
                 return answer(), self._agent.statement
             finally:
                 self.busy = ""
+                tell_spent(self._agent, self._watch)
 
         try:
             message, statement = self._worker.submit(in_turn).result()
         except Waiting as error:
+            self._watch.waits(name, run)
             return agent_pb2.Answer(status=error.public_class)  # asked again every few seconds
-        except FedistillError as error:
-            log.warning("%s of run %.64r: %s: %s", name, run, type(error).__name__, error)
-            return agent_pb2.Answer(status=error.public_class)
-        except Exception:
-            log.exception("%s of run %.64r", name, run)
-            return agent_pb2.Answer(status=FedistillError.public_class)
-        log.info("%s of run %s: answered, %s bytes", name, run, f"{len(message):,}")
+        except Exception as error:
+            self._watch.refused(name, run, error, seconds=time.monotonic() - started)
+            kind = error if isinstance(error, FedistillError) else FedistillError
+            return agent_pb2.Answer(status=kind.public_class)
+        seconds = time.monotonic() - started
+        self._watch.answered(name, run, seconds=seconds, num_bytes=len(message))
         return agent_pb2.Answer(status=OK, message=message, receipt=statement)
+
+
+def tell_spent(agent: LocalAgent, watch: Watch) -> None:
+    """Tell what is spent of the budget; on the thread that uses the ledger."""
+    policy = agent.policy
+    try:
+        with agent.ledger() as ledger:
+            left = ledger.remaining(policy.total_epsilon, policy.delta)
+            watch.spent(ledger.spent(policy.delta), left=left)
+    except LedgerError:
+        return  # the question that needed it said so
 
 
 def _to_bytes(message: Sealed) -> bytes:

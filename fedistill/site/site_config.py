@@ -1,5 +1,6 @@
 """What a site's agent runs with: where the rows, the policy, the ledger and the sockets are."""
 
+import ipaddress
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,24 @@ def _short(path: Path) -> Path:
             f"{str(path)!r} must have at most {LONGEST_SOCKET_PATH} bytes: choose a shorter folder"
         )
     return path
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, the host an IP address.
+
+    Raises:
+        ValueError: It is none.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(host)
+        number = int(port)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 65535:
+        raise ValueError(f"{address!r} must be an IP address and a port, such as 127.0.0.1:9464")
+    return host, number
 
 
 LocalPath = Annotated[Path, AfterValidator(_from_the_file)]
@@ -88,6 +107,22 @@ class SiteConfig(BaseModel):
     owner_socket_path: SocketPath = Field(
         default=Path("owner.sock"), validate_default=True, description="the owner's socket"
     )
+    private_log_path: LocalPath = Field(
+        default=Path("private.log"),
+        validate_default=True,
+        description="what may quote rows, for the owner alone: misfits and errors of private code",
+    )
+    registered_data_path: LocalPath = Field(
+        default=Path("data.sha256"),
+        validate_default=True,
+        description="the sha256 of the rows' file as its owner registered it",
+    )
+    metrics_address: str | None = Field(
+        default=None, description="where Prometheus may read metrics, such as 127.0.0.1:9464"
+    )
+    metrics_from_elsewhere: bool = Field(
+        default=False, description="whether that may be an address that other machines reach"
+    )
 
     @model_validator(mode="after")
     def _own_folder(self) -> Self:
@@ -96,6 +131,18 @@ class SiteConfig(BaseModel):
                 f"socket-path={str(self.socket_path)!r} must have a folder of its own, which the "
                 "courier may enter: not that of the ledger or the key"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _loopback(self) -> Self:
+        if self.metrics_address is not None:
+            host, _ = split_address(self.metrics_address)
+            if not (ipaddress.ip_address(host).is_loopback or self.metrics_from_elsewhere):
+                raise ValueError(
+                    f"metrics-address={self.metrics_address!r} must be of this machine's loopback, "
+                    "such as 127.0.0.1:9464, or metrics-from-elsewhere must be true: their times "
+                    "depend on the number of rows"
+                )
         return self
 
     @classmethod

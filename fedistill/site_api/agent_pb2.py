@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x65\x64istill/site_api/agent.proto\x12\x11\x66\x65\x64istill.site.v1\"\x0e\n\x0cHelloRequest\"<\n\nHelloReply\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\x0c\x12\x0e\n\x06\x61nchor\x18\x03 \x01(\x0c\"7\n\x08Question\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x10\n\x08question\x18\x03 \x01(\t\"Z\n\nInvitation\x12-\n\x08question\x18\x01 \x01(\x0b\x32\x1b.fedistill.site.v1.Question\x12\r\n\x05terms\x18\x02 \x01(\t\x12\x0e\n\x06stated\x18\x03 \x03(\t\"0\n\x04Step\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\r\n\x05parts\x18\x03 \x03(\x0c\":\n\x06\x41nswer\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0f\n\x07receipt\x18\x03 \x01(\x0c\"\x0f\n\rStatusRequest\"^\n\x0bStatusReply\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x12\n\npopulation\x18\x02 \x01(\t\x12\x0c\n\x04\x62usy\x18\x03 \x01(\t\x12\x0e\n\x06rounds\x18\x04 \x03(\t\x12\x0f\n\x07started\x18\x05 \x01(\x01\"I\n\x07Scoring\x12-\n\x08question\x18\x01 \x01(\x0b\x32\x1b.fedistill.site.v1.Question\x12\x0f\n\x07student\x18\x02 \x01(\x0c\x32\xd2\x04\n\tSiteAgent\x12G\n\x05Hello\x12\x1f.fedistill.site.v1.HelloRequest\x1a\x1d.fedistill.site.v1.HelloReply\x12@\n\x06Labels\x12\x1b.fedistill.site.v1.Question\x1a\x19.fedistill.site.v1.Answer\x12@\n\x04Keys\x12\x1d.fedistill.site.v1.Invitation\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Shares\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Sealed\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12;\n\x05\x41gree\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Unmask\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12\x41\n\x08\x45valuate\x12\x1a.fedistill.site.v1.Scoring\x1a\x19.fedistill.site.v1.Answer\x12>\n\x08Receipts\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer2W\n\tSiteOwner\x12J\n\x06Status\x12 .fedistill.site.v1.StatusRequest\x1a\x1e.fedistill.site.v1.StatusReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x65\x64istill/site_api/agent.proto\x12\x11\x66\x65\x64istill.site.v1\"\x0e\n\x0cHelloRequest\"<\n\nHelloReply\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\x0c\x12\x0e\n\x06\x61nchor\x18\x03 \x01(\x0c\"7\n\x08Question\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x10\n\x08question\x18\x03 \x01(\t\"Z\n\nInvitation\x12-\n\x08question\x18\x01 \x01(\x0b\x32\x1b.fedistill.site.v1.Question\x12\r\n\x05terms\x18\x02 \x01(\t\x12\x0e\n\x06stated\x18\x03 \x03(\t\"0\n\x04Step\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\r\n\x05parts\x18\x03 \x03(\x0c\":\n\x06\x41nswer\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0f\n\x07receipt\x18\x03 \x01(\x0c\"\x0f\n\rStatusRequest\"\xaf\x01\n\x0bStatusReply\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x12\n\npopulation\x18\x02 \x01(\t\x12\x0c\n\x04\x62usy\x18\x03 \x01(\t\x12\x0e\n\x06rounds\x18\x04 \x03(\t\x12\x0f\n\x07started\x18\x05 \x01(\x01\x12\x0f\n\x07\x61nswers\x18\x06 \x01(\x04\x12\x10\n\x08refusals\x18\x07 \x01(\x04\x12\x17\n\x0f\x66inished_rounds\x18\x08 \x01(\x04\x12\x13\n\x0blast_answer\x18\t \x01(\x01\"I\n\x07Scoring\x12-\n\x08question\x18\x01 \x01(\x0b\x32\x1b.fedistill.site.v1.Question\x12\x0f\n\x07student\x18\x02 \x01(\x0c\x32\xd2\x04\n\tSiteAgent\x12G\n\x05Hello\x12\x1f.fedistill.site.v1.HelloRequest\x1a\x1d.fedistill.site.v1.HelloReply\x12@\n\x06Labels\x12\x1b.fedistill.site.v1.Question\x1a\x19.fedistill.site.v1.Answer\x12@\n\x04Keys\x12\x1d.fedistill.site.v1.Invitation\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Shares\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Sealed\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12;\n\x05\x41gree\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Unmask\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12\x41\n\x08\x45valuate\x12\x1a.fedistill.site.v1.Scoring\x1a\x19.fedistill.site.v1.Answer\x12>\n\x08Receipts\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer2W\n\tSiteOwner\x12J\n\x06Status\x12 .fedistill.site.v1.StatusRequest\x1a\x1e.fedistill.site.v1.StatusReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,12 +45,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANSWER']._serialized_end=388
   _globals['_STATUSREQUEST']._serialized_start=390
   _globals['_STATUSREQUEST']._serialized_end=405
-  _globals['_STATUSREPLY']._serialized_start=407
-  _globals['_STATUSREPLY']._serialized_end=501
-  _globals['_SCORING']._serialized_start=503
-  _globals['_SCORING']._serialized_end=576
-  _globals['_SITEAGENT']._serialized_start=579
-  _globals['_SITEAGENT']._serialized_end=1173
-  _globals['_SITEOWNER']._serialized_start=1175
-  _globals['_SITEOWNER']._serialized_end=1262
+  _globals['_STATUSREPLY']._serialized_start=408
+  _globals['_STATUSREPLY']._serialized_end=583
+  _globals['_SCORING']._serialized_start=585
+  _globals['_SCORING']._serialized_end=658
+  _globals['_SITEAGENT']._serialized_start=661
+  _globals['_SITEAGENT']._serialized_end=1255
+  _globals['_SITEOWNER']._serialized_start=1257
+  _globals['_SITEOWNER']._serialized_end=1344
 # @@protoc_insertion_point(module_scope)

@@ -65,18 +65,26 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("site", "population", "busy", "rounds", "started")
+    __slots__ = ("site", "population", "busy", "rounds", "started", "answers", "refusals", "finished_rounds", "last_answer")
     SITE_FIELD_NUMBER: _ClassVar[int]
     POPULATION_FIELD_NUMBER: _ClassVar[int]
     BUSY_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    LAST_ANSWER_FIELD_NUMBER: _ClassVar[int]
     site: str
     population: str
     busy: str
     rounds: _containers.RepeatedScalarFieldContainer[str]
     started: float
-    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., busy: _Optional[str] = ..., rounds: _Optional[_Iterable[str]] = ..., started: _Optional[float] = ...) -> None: ...
+    answers: int
+    refusals: int
+    finished_rounds: int
+    last_answer: float
+    def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., busy: _Optional[str] = ..., rounds: _Optional[_Iterable[str]] = ..., started: _Optional[float] = ..., answers: _Optional[int] = ..., refusals: _Optional[int] = ..., finished_rounds: _Optional[int] = ..., last_answer: _Optional[float] = ...) -> None: ...
 
 class Scoring(_message.Message):
     __slots__ = ("question", "student")

@@ -2,12 +2,14 @@ import subprocess
 import sysconfig
 import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tomli_w
 
 from fedistill.config import RunConfig
+from tests.deployed import Site, write_federation
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "fedistill"
 
@@ -107,3 +109,11 @@ def start_fedistill(temporary):
     for process in started:
         process.terminate()
         process.communicate(timeout=60)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    # Not tmp_path: names of Unix sockets end at 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        sites, _ = write_federation(Path(folder))
+        yield sites["bank_a"]

@@ -33,7 +33,7 @@ def encodings(integers: np.ndarray) -> list[bytes]:
 def twin_of(site: Site) -> LocalAgent:
     """An agent with the site's rows and key, and a copy of its untouched ledger."""
     folder = site.folder.with_name(f"twin of {site.name}")
-    shutil.copytree(site.folder, folder)
+    shutil.copytree(site.folder, folder, ignore=shutil.ignore_patterns("*.sock"))
     return make_agent(SiteConfig.load(folder / "agent.toml"), site.policy())
 
 
