@@ -6,10 +6,7 @@ runs in float32 inside the graph.
 
 import hashlib
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from fedistill.data.schema import Kind, Schema
 from fedistill.distill.encoding import ROW_QUANTILES, VALUE_QUANTILES, TabularEncoding
 from fedistill.distill.students import TabularStudent
 from fedistill.errors import DataError
+from fedistill.features.onnx_traces import quiet, strip
 
 INPUT = "rows"
 OUTPUT = "probabilities"
@@ -69,7 +67,7 @@ def export_student(
     """
     # Two rows: an example batch of one would be taken for a constant.
     example = torch.zeros(2, student.encoding.num_columns)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             _Probabilities(student).eval(),
             (example,),
@@ -84,7 +82,7 @@ def export_student(
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     model = program.model_proto
-    _strip(model)
+    strip(model)
     onnx.helper.set_model_props(
         model,
         {
@@ -182,31 +180,5 @@ def _columns(schema: Schema) -> list[dict[str, Any]]:
     ]
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove the exporter's traces: source paths of this machine, and most of the file's size."""
-    graph = model.graph
-    model.ClearField("doc_string")
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    graph.ClearField("value_info")
-
-
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about itself, and a deprecation inside torch, off the screen."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning
-            )
-            yield
-    finally:
-        logger.setLevel(level)
