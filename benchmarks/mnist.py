@@ -34,7 +34,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.solvers import shown
 from fedistill.data import LabelledRows, ProxySet, numbers
 from fedistill.data.encoder import Encoder
 from fedistill.distill.image_trainer import ImageRecipe, distil_images, predict_images
@@ -226,6 +225,13 @@ def measure(
         right = predict_images(student, scored).argmax(dim=1).numpy() == digits.scored[1]
         found[way] = Result(accuracy=float(right.mean()), agreement=float(agreed.mean()))
     return found
+
+
+def shown(percent: npt.NDArray[np.float64]) -> str:
+    """Mean and, of more than one, its standard error."""
+    if len(percent) == 1:
+        return f"{percent[0]:.2f}"
+    return f"{percent.mean():.2f} ± {percent.std(ddof=1) / np.sqrt(len(percent)):.2f}"
 
 
 def main() -> None:
