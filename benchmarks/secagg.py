@@ -6,9 +6,17 @@ The claims: a site masks its vector in less than 10 times what bare AES-256-CTR 
 the server opens the sum in less than a second with one site dropped out; a site sends less than
 1.05 times 4 bytes a value, keys and shares included. All run in one process and take turns; times
 are the fastest of the repeats. The integers are made up.
+
+    python -m benchmarks.secagg --scale
+
+times whole rounds of more and more sites, all of them in one process, beside n log n. Masks and
+shares grow by the ring's few peers, but every site checks the signatures of all others, so that
+what all sites spend together grows with the square of their number, and what one spends with the
+number.
 """
 
 import argparse
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -33,6 +41,8 @@ OVER_AES = 10.0
 OPENING_SECONDS = 1.0
 EXPANSION = 1.05
 BOUND = 1_000_000
+SCALE = (50, 100, 200, 400)
+SCALE_LENGTH = 12_000  # as many as labels of 6,000 proxy rows in two classes
 
 Message = (
     secagg.KeyAdvert
@@ -168,6 +178,34 @@ def run_round(sites: int, length: int) -> Round:
     )
 
 
+def print_scale(console: Console) -> None:
+    """Processor time of whole rounds, all sites and the server one after the other."""
+    table = Table(box=None, pad_edge=False)
+    for heading in (
+        "sites",
+        "CPU s of a round",
+        "CPU ms a site",
+        "against 50",
+        "n log n against 50",
+    ):
+        table.add_column(heading, justify="right")
+    first = 0.0
+    for sites in SCALE:
+        start = time.process_time()
+        run_round(sites, SCALE_LENGTH)
+        taken = time.process_time() - start
+        first = first or taken
+        growth = sites * math.log(sites) / (SCALE[0] * math.log(SCALE[0]))
+        table.add_row(
+            str(sites),
+            f"{taken:.1f}",
+            f"{1000 * taken / sites:.0f}",
+            f"{taken / first:.1f}",
+            f"{growth:.1f}",
+        )
+    console.print(table)
+
+
 def bare_streams(sites: int, length: int) -> None:
     """As many AES-256-CTR streams as a site has masks, into memory."""
     zeros, buffer = bytes(4 * length), bytearray(4 * length + 15)
@@ -219,12 +257,16 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=10)
     parser.add_argument("--length", type=int, default=1_000_000, help="integers in a vector")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--scale", action="store_true", help="rounds of 50 to 400 sites")
     options = parser.parse_args()
     for name, least in (("sites", 3), ("length", 1), ("repeats", 1)):
         if getattr(options, name) < least:
             parser.error(f"--{name}={getattr(options, name)} must be at least {least}")
-    figures = measure(sites=options.sites, length=options.length, repeats=options.repeats)
     console = Console(highlight=False, width=100)
+    if options.scale:
+        print_scale(console)
+        return
+    figures = measure(sites=options.sites, length=options.length, repeats=options.repeats)
     console.print(f"{options.sites} sites, {options.length:,} values, one site drops out")
     console.print(as_table(figures))
     for what, value, bound in (

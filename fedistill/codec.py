@@ -1,4 +1,4 @@
-"""The only encoding of labels: a `LabelRelease` to bytes and back.
+"""The only encodings of labels and of evaluations: a release to bytes and back.
 
 The length depends on public sizes alone (rows of the proxy set, classes, names), never on values
 (PRIVACY rule 4): every number is an entry of a fixed-width tensor, and nothing is compressed. The
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedistill.errors import DataError
-from fedistill.labels import LabelQuestion, LabelRelease
+from fedistill.labels import EvaluationRelease, LabelQuestion, LabelRelease
 from fedistill.privacy.grid import LABEL_SCALE
 
 if TYPE_CHECKING:
@@ -94,3 +94,14 @@ def decode_release(
         proxy_sha256=proxy_sha256,
         event=event,
     )
+
+
+def encode_evaluation(release: EvaluationRelease) -> bytes:
+    """Bytes of a site's noised tables, 8 for each count; of nothing else.
+
+    Raises:
+        TypeError: The argument is not an `EvaluationRelease`, or its counts are not int64.
+    """
+    if type(release) is not EvaluationRelease or release.counts.dtype != np.int64:
+        raise TypeError("only an EvaluationRelease of int64 counts has a wire encoding")
+    return release.counts.astype("<i8").tobytes()

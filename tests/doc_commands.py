@@ -20,10 +20,10 @@ EMBED = "fedistill data embed /data/complaints.csv"
 EMBED_TESTS = "tests/cli/test_embed_command.py"
 MINILM_TEST = f"{EMBED_TESTS}::test_the_texts_of_the_docs_become_a_table_that_a_run_takes"
 SITE_TESTS = "tests/cli/test_site_agent.py"
-DEPLOYED_TEST = (
-    "tests/e2e/test_deployed.py::"
-    "test_flwr_run_over_real_processes_gives_a_student_and_charges_each_site_once"
+DEPLOYMENT_TEST = (
+    "tests/e2e/test_deployment_page.py::test_the_page_leads_from_empty_folders_to_a_student"
 )
+DEV_TEST = "tests/e2e/test_dev.py::test_from_nothing_to_a_secured_run_and_back_to_nothing"
 INSTALL = "python3 -m venv .venv && . .venv/bin/activate && pip install -c requirements.lock"
 SIMULATE = "fedistill simulate simulations/banks_3"
 COMMANDS = {
@@ -105,17 +105,15 @@ COMMANDS = {
     "fedistill data proxy public.csv proxy.bin --ignore-columns defaulted": (
         "tests/cli/test_site_agent.py::test_a_proxy_set_is_made_of_public_rows"
     ),
-    "fedistill site new-ledger --config agent.toml": f"{SITE_TESTS}::test_a_ledger_is_begun_once",
-    "fedistill site start --config agent.toml": DEPLOYED_TEST,
-    "fedistill site status --config agent.toml": DEPLOYED_TEST,
-    "fedistill site pending --config agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
-    "fedistill site approve 1234 --config agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
-    "fedistill site deny 1234 --config agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
-    "flower-superlink --insecure --host 127.0.0.1 --port 9093 "
-    "--disable-runtime-dependency-installation": DEPLOYED_TEST,
-    "flower-supernode --insecure --superlink 127.0.0.1:9093 --port 9101 "
-    "--node-config 'site-socket=\"/run/bank_a/agent.sock\"'": DEPLOYED_TEST,
-    'flwr run server banks --stream --run-config \'proxy-path="/srv/banks/proxy.bin" '
-    'test-path="/srv/banks/test.csv" classes="no,yes" label-column="defaulted" '
-    'site-names="bank_a,bank_b,bank_c"\'': DEPLOYED_TEST,
+    "fedistill site pending --config bank_a/agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
+    "fedistill site approve 1234 --config bank_a/agent.toml": (
+        f"{SITE_TESTS}::test_the_owner_decides"
+    ),
+    "fedistill site deny 1234 --config bank_a/agent.toml": f"{SITE_TESTS}::test_the_owner_decides",
+    "fedistill dev up && fedistill dev run": DEV_TEST,
+    "fedistill dev up": DEV_TEST,
+    "fedistill dev run": DEV_TEST,
+    "fedistill dev status": DEV_TEST,
+    "fedistill dev down": DEV_TEST,
+    "python -m benchmarks.dev_run": HELP,
 }

@@ -113,3 +113,53 @@ def with_a_function() -> bytes:
     )
     node = helper.make_node("Relu", ["rows"], ["out"], domain="own")
     return graph([node], {}, functions=(function,))
+
+
+def _ends(*nodes: onnx.NodeProto, **constants: np.ndarray) -> bytes:
+    return graph(list(nodes), constants)
+
+
+def with_divided_integers() -> bytes:
+    """Ends the process that runs it on a row of -1."""
+    return _ends(
+        helper.make_node("Cast", ["rows"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Div", ["smallest", "whole"], ["divided"]),
+        helper.make_node("Cast", ["divided"], ["out"], to=TensorProto.FLOAT),
+        smallest=np.array([[-(2**63)]], np.int64),
+    )
+
+
+def with_sizes_of_a_row() -> bytes:
+    """As much memory as the square of the file's weights, on rows that begin with 1024, 1."""
+    return _ends(
+        helper.make_node("Cast", ["rows"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["whole", "two"], ["pair"], axis=1),
+        helper.make_node("Squeeze", ["pair", "zero"], ["sizes"]),
+        helper.make_node("Reshape", ["weights", "sizes"], ["one"]),
+        helper.make_node("Add", ["one", "weights"], ["out"]),
+        two=np.array([0, 1], np.int64),
+        zero=np.array([0], np.int64),
+        weights=np.ones((1, 1024), np.float32),
+    )
+
+
+def with_many_numbers() -> bytes:
+    """An outer sum of two long vectors."""
+    long = np.ones((1, 4096), np.float32)
+    return _ends(helper.make_node("Add", ["long", "column"], ["out"]), long=long, column=long.T)
+
+
+def with_text() -> bytes:
+    """Numbers as text, whose length is theirs."""
+    return _ends(
+        helper.make_node("Cast", ["rows"], ["text"], to=TensorProto.STRING),
+        helper.make_node("Cast", ["text"], ["out"], to=TensorProto.FLOAT),
+    )
+
+
+def with_false_sizes() -> bytes:
+    """Says that an outer sum is one number."""
+    model = onnx.load_model_from_string(with_many_numbers())
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 1]))
+    return model.SerializeToString()

@@ -15,7 +15,16 @@ from fedistill.config import RunConfig, describe_keys
 from fedistill.errors import ConfigError
 from fedistill.evaluate.summary import Summary
 from fedistill.privacy.receipts import Receipt
-from tests.doc_commands import COMMANDS, HELP, IN_CI, PREPARE, PROVISION_TEST, RUN, TUTORIAL_TEST
+from tests.doc_commands import (
+    COMMANDS,
+    DEPLOYMENT_TEST,
+    HELP,
+    IN_CI,
+    PREPARE,
+    PROVISION_TEST,
+    RUN,
+    TUTORIAL_TEST,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -56,8 +65,12 @@ COMMANDS |= {
 }
 
 
-# So does the test of the page about provisioning, against real processes.
+# So do the tests of the pages about provisioning and deployment, against real processes.
 COMMANDS |= dict.fromkeys(commands(ROOT / "docs/provisioning.md"), PROVISION_TEST)
+COMMANDS |= {
+    command: COMMANDS.get(command, DEPLOYMENT_TEST)
+    for command in commands(ROOT / "docs/deployment.md")
+}
 
 
 @cache

@@ -12,7 +12,7 @@ import sysconfig
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -88,7 +88,7 @@ def start(application: Application, *, keep: bool = False) -> Iterator[Simulatio
         command += ["--run-config", str(path)]
     environment = _environment(folder)
     adopt_orphans()  # the guardian's, should it be killed
-    with _signals_interrupt(), (folder / LOG).open("ab") as log:
+    with signals_interrupt(), (folder / LOG).open("ab") as log:
         guardian = subprocess.Popen(  # noqa: S603
             command,
             env=environment,
@@ -102,7 +102,7 @@ def start(application: Application, *, keep: bool = False) -> Iterator[Simulatio
         try:
             yield Simulation(folder=folder, answers=answers)
         finally:
-            with _handlers(signal.SIG_IGN):
+            with signal_handlers(signal.SIG_IGN):
                 orders.close()  # the order to clean up
                 guardian.wait()
                 answers.close()
@@ -120,7 +120,7 @@ def _make_folder() -> Path:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    control, http = _free_ports()
+    control, http = free_ports(2)
     environment = os.environ | {
         MARKER: uuid.uuid4().hex,
         progress.VARIABLE: str(folder / PROGRESS),
@@ -141,24 +141,29 @@ def _environment(folder: Path) -> dict[str, str]:
     return environment
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """So many TCP ports of loopback that nobody listens on."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 @contextmanager
-def _signals_interrupt() -> Iterator[None]:
+def signals_interrupt() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt inside."""
+
     def interrupt(number: int, _: FrameType | None) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    with _handlers(interrupt):
+    with signal_handlers(interrupt):
         yield
 
 
 @contextmanager
-def _handlers(handler: Handler) -> Iterator[None]:
+def signal_handlers(handler: Handler) -> Iterator[None]:
+    """Another handler for SIGINT, SIGTERM and SIGHUP inside."""
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup keeps its meaning
         numbers.append(signal.SIGHUP)

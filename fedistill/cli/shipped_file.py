@@ -94,7 +94,7 @@ def write_set(name: str, file: Path, *, force: bool) -> int:
             f"{suggestion(name, SHIPPED)}"
         )
     check_new_file(file, force=force)
-    return write_table(_readable(SHIPPED[name]), file)
+    return write_table(readable(SHIPPED[name]), file)
 
 
 def write_table(table: pa.Table, file: Path) -> int:
@@ -148,7 +148,7 @@ def check_new_file(file: Path, *, force: bool) -> None:
         raise DataError(f"FILE={str(file)!r} must not be there yet: choose another name{advice}")
 
 
-def _readable(shipped: ShippedSet) -> pa.Table:
+def readable(shipped: ShippedSet) -> pa.Table:
     """The set with the names of its classes for their codes, and nulls for NaN."""
     with shipped.path.open("rb") as file:
         table = pyarrow.parquet.read_table(file)

@@ -118,7 +118,7 @@ def _run_dir(outcome: Outcome, end: Finished | Failed | None, log: Path) -> Path
     elif outcome.details:
         reason = outcome.details
     elif outcome.status == "":
-        reason = f"Flower did not start the run: {_last_words(log)}"
+        reason = f"Flower did not start the run: {last_words(log)}"
     elif outcome.status == "finished:completed":
         reason = "the run ended without a result: is its serverapp fedistill's?"
     else:
@@ -129,7 +129,7 @@ def _run_dir(outcome: Outcome, end: Finished | Failed | None, log: Path) -> Path
     raise RunFailed(sentence)
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str:
     """What Flower wrote into its box of errors, else its last line."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     words = [line.strip("│╭╮╰╯─ ") for line in lines]

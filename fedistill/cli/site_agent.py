@@ -48,14 +48,20 @@ def new_ledger(config: _Config) -> None:
 def start(config: _Config) -> None:
     """Answer questions until SIGTERM, which lets a question under way finish.
 
-    Reads the private rows once. Whatever is asked, the site's policy is asked first. Log lines go
-    to stderr, with levels for journald where it listens; they may quote private values.
+    Reads the private rows once. Whatever is asked, the site's policy is asked first. Peers are the
+    sites that fedistill site pin pinned beside the key, and those in the policy's [peers]. Log
+    lines go to stderr, with levels for journald where it listens; they may quote private values.
     """
+    from fedistill.provision.peers import peers_of
+    from fedistill.provision.site_folder import SiteFolder
+    from fedistill.site import Policy
     from fedistill.site.daemon import run_agent
     from fedistill.site.daemon_log import log_to_stderr
 
     log_to_stderr()
-    run_agent(_load(config))
+    site = _load(config)
+    folder = SiteFolder(site.key_path.parent)
+    run_agent(site, peers_of(folder, Policy.load(site.policy_path)))
 
 
 @app.command()

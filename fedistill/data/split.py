@@ -54,7 +54,7 @@ def split_table(table: Table, *, proxy_fraction: float, test_fraction: float) ->
         DataError: A part has fewer than 10 rows, the test or private rows lack a class, or the
             proxy rows make no schema.
     """
-    proxy, test, private = _cut(table, proxy_fraction, test_fraction)
+    proxy, test, private = cut_table(table, proxy_fraction, test_fraction)
     schema = infer_schema(table.columns, proxy)
     test = test[table.labels[test] >= 0]
     split = Split(
@@ -76,8 +76,14 @@ def split_table(table: Table, *, proxy_fraction: float, test_fraction: float) ->
     return split
 
 
-def _cut(table: Table, proxy_fraction: float, test_fraction: float) -> tuple[Index, Index, Index]:
-    """The rows of the three parts; no unit is in two of them."""
+def cut_table(
+    table: Table, proxy_fraction: float, test_fraction: float
+) -> tuple[Index, Index, Index]:
+    """Proxy, test and private rows by index, in the order of the split; no unit is in two of them.
+
+    Raises:
+        DataError: A part has fewer than 10 rows.
+    """
     num_rows = len(table.labels)
     units = Units.of(table.units, num_rows)
     num_proxy, num_test = int(proxy_fraction * len(units)), int(test_fraction * len(units))

@@ -255,9 +255,9 @@ def asked_sentence(sites: Mapping[str, SitePrivacy], *, honest: int | None = Non
         else ""
     )
     return (
-        f"Each site was asked for an answer that costs it at most epsilon {in_prose(epsilon)} at "
+        f"All that a site was asked for costs it at most epsilon {in_prose(epsilon)} at "
         f"delta {power(delta)} ({units} level, {next(iter(sites.values())).adjacency}{shared}), "
-        "and charged itself before it answered. What it has spent in total stands in its own "
+        "and it charged itself before it answered. What it has spent in total stands in its own "
         "ledger, and what it sent on its own receipts, which stay with it: nothing here bounds "
         "them."
     )
@@ -265,7 +265,7 @@ def asked_sentence(sites: Mapping[str, SitePrivacy], *, honest: int | None = Non
 
 def float_sites(sites: Mapping[str, SitePrivacy]) -> tuple[str, ...]:
     """The sites whose noise was made in floating point."""
-    return tuple(name for name, site in sites.items() if site.float_noise)
+    return tuple(sorted(name for name, site in sites.items() if site.float_noise))
 
 
 def mechanisms_differ(sites: Mapping[str, SitePrivacy]) -> bool:

@@ -48,10 +48,7 @@ def labels(message: Message, context: Context) -> Message:
     def request(site: str, run: str) -> Request:
         return _question(message.content, site, run)
 
-    site, status, answer = _forward("Labels", message, context, request)
-    if status == records.OK:
-        return Message(records.release_record(site, answer), reply_to=message)
-    return Message(records.failure_record(site, status), reply_to=message)
+    return _released("Labels", message, context, request)
 
 
 @app.train("keys")
@@ -91,6 +88,28 @@ def agree(message: Message, context: Context) -> Message:
 def unmask(message: Message, context: Context) -> Message:
     """The shares that open the sum."""
     return _step("Unmask", message, context)
+
+
+@app.evaluate("student")
+def student(message: Message, context: Context) -> Message:
+    """Noised tables of how a student does on rows that the site held out, outside a sum."""
+
+    def request(site: str, run: str) -> Request:
+        sent = message.content.config_records["student"]["file"]
+        if not isinstance(sent, bytes):
+            raise TypeError("student must be bytes")
+        return agent_pb2.Scoring(question=_question(message.content, site, run), student=sent)
+
+    return _released("Evaluate", message, context, request)
+
+
+def _released(
+    method: str, message: Message, context: Context, request: Callable[[str, str], Request]
+) -> Message:
+    site, status, answer = _forward(method, message, context, request)
+    if status == records.OK:
+        return Message(records.release_record(site, answer), reply_to=message)
+    return Message(records.failure_record(site, status), reply_to=message)
 
 
 def _step(method: str, message: Message, context: Context) -> Message:

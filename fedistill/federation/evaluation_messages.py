@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import ConfigRecord, RecordDict
 
+from fedistill.codec import encode_evaluation
 from fedistill.errors import DataError
-from fedistill.federation.messages import OK, question_to_record
+from fedistill.federation.messages import question_to_record
+from fedistill.federation.records import release_record
 from fedistill.labels import EvaluationRelease, LabelQuestion
 
 STUDENT = "evaluate.student"
@@ -35,15 +37,8 @@ def read_student(content: RecordDict) -> bytes:
 
 
 def release_to_record(site: str, release: EvaluationRelease) -> RecordDict:
-    """A site's noised tables.
-
-    Raises:
-        TypeError: It is anything else.
-    """
-    if type(release) is not EvaluationRelease or release.counts.dtype != np.int64:
-        raise TypeError("only an EvaluationRelease of int64 counts has a wire encoding")
-    counts = release.counts.astype("<i8").tobytes()
-    return RecordDict({"release": ConfigRecord({"site": site, "status": OK, "release": counts})})
+    """A site's noised tables; see `encode_evaluation`."""
+    return release_record(site, encode_evaluation(release))
 
 
 def read_counts(counts: bytes, *, length: int, largest: int) -> npt.NDArray[np.int64]:

@@ -17,12 +17,12 @@ def hello_record(identities: Mapping[str, bytes]) -> RecordDict:
 
 
 def release_record(site: str, release: bytes) -> RecordDict:
-    """A site's noised labels, as `fedistill.codec` encodes them."""
+    """A site's noised labels or tables, as `fedistill.codec` encodes them."""
     return RecordDict({"release": ConfigRecord({"site": site, "status": OK, "release": release})})
 
 
 def failure_record(site: str, public_class: str) -> RecordDict:
-    """A site's failure to give labels: a public class, no text."""
+    """A site's failure to give labels or tables: a public class, no text."""
     return RecordDict({"release": ConfigRecord({"site": site, "status": public_class})})
 
 

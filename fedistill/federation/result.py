@@ -23,7 +23,9 @@ from fedistill.evaluate.summary import (
 from fedistill.evaluate.wording import asked_sentence, guarantee_sentence, noise_sentence
 from fedistill.federation.person import person_privacy
 from fedistill.federation.simulation import unit_of
+from fedistill.federation.up_front import events_of
 from fedistill.mechanisms import has_float_noise, mechanism_named
+from fedistill.privacy.accountant import epsilon_of
 from fedistill.privacy.receipts import Receipt
 
 if TYPE_CHECKING:
@@ -100,11 +102,18 @@ def summarize(
 
 
 def _asked(this: "Run", site: str) -> SitePrivacy:
-    """What a deployed site was asked to pay at most; its total is its own ledger's."""
+    """What a deployed site was asked to pay at most, for labels and evaluation together.
+
+    Its total is its own ledger's.
+    """
     name = this.config.mechanism_of(site)[0]
     mechanism = mechanism_named(name)
+    epsilon = this.config.epsilon
+    if this.config.holdout_fraction > 0:
+        events = events_of(this.config, this.public, this.questions[site])
+        epsilon = epsilon_of(events, this.config.delta, mechanism.adjacency)
     return SitePrivacy(
-        epsilon=this.config.epsilon,
+        epsilon=epsilon,
         total_epsilon=None,
         remaining_epsilon=None,
         delta=this.config.delta,

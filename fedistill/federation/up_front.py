@@ -52,7 +52,7 @@ def prepare(config: RunConfig) -> Simulation:
     simulation = prepare_data(config)
     _check(config, simulation)
     if config.holdout_fraction > 0:
-        _check_evaluation(config, simulation)
+        _check_fresh_budgets(config, simulation)
     if config.ledger_dir:
         check_writable("ledger-dir", Path(config.ledger_dir))
         _check_budgets(config, simulation)
@@ -65,11 +65,6 @@ def prepare_deployment(config: RunConfig) -> Deployment:
     Raises:
         BadInput: Names field, value and bound. Nothing was charged.
     """
-    if config.holdout_fraction > 0:
-        raise ConfigError(
-            f"holdout-fraction={config.holdout_fraction} must be 0 with proxy-path: this version "
-            "scores held-out rows in simulations only"
-        )
     deployment = open_deployment(config)
     _check(config, deployment)
     return deployment
@@ -86,6 +81,8 @@ def _check(config: RunConfig, public: Public) -> None:
     if config.secure_aggregation:
         _check_sums(config, len(public.site_names))
     _check_mechanisms(config, public)
+    if config.holdout_fraction > 0:
+        _check_evaluation(config, public)
     if config.output_dir:
         check_run_folder(Path(config.output_dir), config)
 
@@ -185,14 +182,18 @@ def _check_unit(config: RunConfig, name: str, mechanism: Mechanism) -> None:
     )
 
 
-def _events(config: RunConfig, simulation: Simulation, question: LabelQuestion) -> list[DpEvent]:
-    """All that this run will charge a site: each round, and the evaluation."""
+def events_of(config: RunConfig, public: Public, question: LabelQuestion) -> list[DpEvent]:
+    """All that a run will charge a site that is asked `question`: each round, and the evaluation.
+
+    Raises:
+        PolicyRefusal: The question cannot be answered.
+    """
     events = [
-        _plan(replace(question, round=number), simulation).event
+        _plan(replace(question, round=number), public).event
         for number in range(1, question.rounds + 1)
     ]
     if config.holdout_fraction > 0:
-        events.append(_planned_evaluation(config, simulation).event)
+        events.append(_planned_evaluation(config, public).event)
     return events
 
 
@@ -204,31 +205,37 @@ def _asked(config: RunConfig) -> str:
     return words
 
 
-def _planned_evaluation(config: RunConfig, simulation: Simulation) -> Plan:
+def _planned_evaluation(config: RunConfig, public: Public) -> Plan:
     return plan_evaluation(
-        evaluation_question(config, simulation),
+        evaluation_question(config, public),
         rows_at_least=ROWS_AT_LEAST,
-        num_sites=len(simulation.sites) if config.secure_aggregation else 1,
+        num_sites=len(public.site_names) if config.secure_aggregation else 1,
     )
 
 
-def _check_evaluation(config: RunConfig, simulation: Simulation) -> None:
-    """Refuse an evaluation that has no room, protects another unit, or exceeds a fresh budget."""
+def _check_evaluation(config: RunConfig, public: Public) -> None:
+    """Refuse an evaluation that has no room, or protects another unit than the mechanism."""
     try:
-        _planned_evaluation(config, simulation)
+        _planned_evaluation(config, public)
     except PolicyRefusal as refusal:
         raise ConfigError(f"evaluation-epsilon={config.evaluation_epsilon}: {refusal}") from None
-    for site, question in questions_of(config, simulation).items():
-        policy = policy_of(config, simulation, site)
-        if policy.unit not in UNITS:
+    for question in questions_of(config, public).values():
+        unit = unit_of(config, mechanism_named(question.mechanism))
+        if unit not in UNITS:
             raise ConfigError(
                 f"holdout-fraction={config.holdout_fraction} must be 0 with mechanism="
-                f"{question.mechanism!r}, whose unit is a {policy.unit}: scoring protects "
+                f"{question.mechanism!r}, whose unit is a {unit}: scoring protects "
                 f"{' or '.join(UNITS)} level; leave it 0, or choose another mechanism"
             )
+
+
+def _check_fresh_budgets(config: RunConfig, simulation: Simulation) -> None:
+    """Refuse labels and an evaluation that a fresh budget does not hold together."""
+    for site, question in questions_of(config, simulation).items():
+        policy = policy_of(config, simulation, site)
         if not within_budget(
             (),
-            ComposedDpEvent(_events(config, simulation, question)),
+            ComposedDpEvent(events_of(config, simulation, question)),
             budget_epsilon=policy.total_epsilon,
             delta=policy.delta,
             adjacency=policy.adjacency,
@@ -247,7 +254,7 @@ def _check_budgets(config: RunConfig, simulation: Simulation) -> None:
         if not path.exists():
             continue
         policy = policy_of(config, simulation, site)
-        events = _events(config, simulation, question)
+        events = events_of(config, simulation, question)
         try:
             with open_ledger(policy, path, create=False) as ledger:
                 answered = question.trust == "none" and ledger.cached(question.sha256) is not None

@@ -8,6 +8,7 @@ import sysconfig
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -93,6 +94,12 @@ def remove(workshop: Workshop, *, now: datetime) -> list[str]:
     return removed
 
 
+def online(workshop: Workshop) -> int:
+    """How many SuperNodes the SuperLink says are connected; 0 where it does not answer."""
+    nodes = _answer(workshop, "list", CONNECTION).get("nodes", [])
+    return sum(node.get("status") == "online" for node in nodes)
+
+
 def ask_registration(address: str, ca: Path, private: ec.EllipticCurvePrivateKey) -> Known:
     """Ask the SuperLink whether it knows a SuperNode's key, and change nothing there.
 
@@ -131,7 +138,20 @@ def _register(workshop: Workshop, site: Registration) -> str:
     return str(_flwr(workshop, site.site, *arguments)["node-id"])
 
 
-def _flwr(workshop: Workshop, site: str, *arguments: str) -> dict[str, object]:
+def _flwr(workshop: Workshop, site: str, *arguments: str) -> dict[str, Any]:
+    """What the order gave; a refusal is raised."""
+    answer = _answer(workshop, *arguments)
+    if not answer.get("success"):
+        said = " ".join(str(answer.get("error-message", "no answer")).split())
+        raise RunFailed(
+            f"site={site!r} could not be {arguments[0]}ed at the SuperLink ({said[:200]}): start "
+            "the SuperLink, then run fedistill provision register on its machine"
+        )
+    return answer
+
+
+def _answer(workshop: Workshop, *arguments: str) -> dict[str, Any]:
+    """What `flwr supernode` printed; {} for none."""
     flwr = Path(sysconfig.get_path("scripts")) / "flwr"
     environment = os.environ | {
         "FLWR_HOME": str(workshop.flower_home),
@@ -147,15 +167,9 @@ def _flwr(workshop: Workshop, site: str, *arguments: str) -> dict[str, object]:
             timeout=_SECONDS,
             check=False,
         )
-        answer: dict[str, object] = json.loads(done.stdout)
+        answer: dict[str, Any] = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, OSError, json.JSONDecodeError):
-        answer = {}
-    if not answer.get("success"):
-        said = " ".join(str(answer.get("error-message", "no answer")).split())
-        raise RunFailed(
-            f"site={site!r} could not be {arguments[0]}ed at the SuperLink ({said[:200]}): start "
-            "the SuperLink, then run fedistill provision register on its machine"
-        )
+        return {}
     return answer
 
 

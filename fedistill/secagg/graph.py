@@ -21,9 +21,10 @@ All sites but one, N = n - 1, stand in random order around that one, so with D d
     P[x is exceeded] <= n P[Hypergeometric(N, c, k/2) > x]
     P[d is exceeded] <= n P[Hypergeometric(N, D, k)   > d]
 
-and k is the smallest even number with k/2 >= 2 + x + d whose two bounds are below 2^-105 each: with
-2^64 draws, together below 2^-40. c is `colluding` of the terms, and D a tenth of the sites, rounded
-up. If more drop out the round may end without a sum; what is hidden does not depend on D.
+and k is the smallest even number with k/2 >= 2 + x + d, where the first bound is below 2^-105: with
+2^64 draws, below 2^-40. The second is below 2^-30, as in the paper, and nobody is granted draws:
+it is about rounds that end without a sum, which a server can have at any time. c is `colluding` of
+the terms, and D a tenth of the sites, rounded up. What is hidden does not depend on d or D.
 """
 
 import hashlib
@@ -38,7 +39,8 @@ COMPLETE_UP_TO = 50
 DROPOUTS = Fraction(1, 10)
 """Share of the sites that may drop out of a sparse graph's round."""
 
-_BITS = 105
+HIDING_BITS = 105
+ENDING_BITS = 30
 _LABEL = b"fedistill secagg 1 graph\0"
 
 
@@ -95,21 +97,21 @@ def ring_sizes(num_sites: int, colluding: int) -> tuple[int, int] | None:
         return None
     dropouts = math.ceil(DROPOUTS * num_sites)
     for half in range(2, (num_sites - 1) // 2):
-        colluders = most_marked(num_sites, colluding, half)
-        if half >= 2 + colluders + most_marked(num_sites, dropouts, 2 * half):
+        colluders = most_marked(num_sites, colluding, half, HIDING_BITS)
+        if half >= 2 + colluders + most_marked(num_sites, dropouts, 2 * half, ENDING_BITS):
             return 2 * half, half + 2 + colluders
     return None
 
 
 @cache
-def most_marked(num_sites: int, marked: int, drawn: int) -> int:
-    """The smallest q with n P[Hypergeometric(n - 1, marked, drawn) > q] <= 2^-105, exactly."""
+def most_marked(num_sites: int, marked: int, drawn: int, bits: int) -> int:
+    """The smallest q with n P[Hypergeometric(n - 1, marked, drawn) > q] <= 2^-bits, exactly."""
     others = num_sites - 1
     marked = min(marked, others)
     allowed = math.comb(others, drawn)
     above = 0
     for count in range(min(marked, drawn), 0, -1):
         above += math.comb(marked, count) * math.comb(others - marked, drawn - count)
-        if num_sites * above << _BITS > allowed:
+        if num_sites * above << bits > allowed:
             return count
     return 0

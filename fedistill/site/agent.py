@@ -206,8 +206,7 @@ class LocalAgent:
             raise PolicyRefusal(
                 f"num_classes={question.num_classes} must be {self.rows.num_classes}, as registered"
             )
-        if self.policy.approval is Approval.BY_HAND:
-            self._require_approval(question)
+        self.require_approval(question)
         if self.proxy.encoder is not None:
             proxy_basis(self.proxy)  # an encoder that is unfit for public rows costs nothing
 
@@ -316,7 +315,15 @@ class LocalAgent:
             parameters=mechanism_named(question.mechanism).parameters,
         )
 
-    def _require_approval(self, question: LabelQuestion) -> None:
+    def require_approval(self, question: LabelQuestion) -> None:
+        """Refuse what the owner has not approved, where the policy asks for that.
+
+        Raises:
+            PolicyRefusal: The owner denied it, or cannot be asked.
+            Waiting: The owner has not decided.
+        """
+        if self.policy.approval is not Approval.BY_HAND:
+            return
         if self.approvals is None:
             raise PolicyRefusal(
                 f"policy of {self.policy.site}: approval={self.policy.approval} must be automatic "

@@ -1,7 +1,7 @@
 """Questions that wait for the site's owner, one small file each, in a folder of the site.
 
 An approval is for one question of one run. What identifies the question is all that the owner is
-shown; the rounds of a run are one question to them.
+shown; the rounds of a run are one question to them, and each student to be scored is another.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from fedistill.errors import BadInput, DataError, PolicyRefusal, Waiting
-from fedistill.labels import LabelQuestion
+from fedistill.labels import EVALUATION, LabelQuestion
 
 log = logging.getLogger("fedistill.site")
 
@@ -126,9 +126,10 @@ class Approvals:
 
 
 def _entry(run: str, question: LabelQuestion) -> Entry:
+    student = question.broadcast_sha256 if question.mechanism == EVALUATION else ""
     return Entry(
         run=run,
-        question=replace(question, round=1, broadcast_sha256="", run="", cohort_sha256=""),
+        question=replace(question, round=1, broadcast_sha256=student, run="", cohort_sha256=""),
         decision=Decision.WAITING,
         asked=datetime.now(UTC).isoformat(timespec="microseconds"),
     )

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -58,8 +58,12 @@ class _Owner(agent_pb2_grpc.SiteOwnerServicer):  # type: ignore[misc]
         )
 
 
-def run_agent(config: SiteConfig) -> None:
+def run_agent(config: SiteConfig, peers: Mapping[str, str] | None = None) -> None:
     """Register the rows and answer until SIGTERM or SIGINT; a question under way is finished.
+
+    Args:
+        config: The agent's.
+        peers: Public keys (hex) of the other sites; None: those that the policy names.
 
     Raises:
         RunFailed: Another agent has the socket or the ledger.
@@ -69,15 +73,15 @@ def run_agent(config: SiteConfig) -> None:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    with serving(config):
+    with serving(config, peers):
         stopped.wait()
         log.info("stopping: a question under way is finished first")
     log.info("stopped")
 
 
 @contextmanager
-def serving(config: SiteConfig) -> Iterator[None]:
-    """An agent that answers on its sockets within the context.
+def serving(config: SiteConfig, peers: Mapping[str, str] | None = None) -> Iterator[None]:
+    """An agent that answers on its sockets within the context; for `peers` see `run_agent`.
 
     Raises:
         RunFailed: Another agent has the socket or the ledger.
@@ -86,6 +90,8 @@ def serving(config: SiteConfig) -> Iterator[None]:
     """
     with ExitStack() as stack:
         policy = Policy.load(config.policy_path)
+        if peers is not None:
+            policy = policy.model_copy(update={"peers": peers})
         _make_folder(config.socket_path.parent)
         for field, path in (
             ("ledger-path", config.ledger_path),

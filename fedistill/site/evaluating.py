@@ -5,6 +5,7 @@ Policy, student and plan are checked first, then the cost is charged, and only t
 
 from collections.abc import Callable
 
+from fedistill.codec import encode_evaluation
 from fedistill.errors import PolicyRefusal
 from fedistill.labels import EVALUATION, EvaluationRelease, LabelQuestion
 from fedistill.mechanisms import SumPlan
@@ -29,9 +30,10 @@ def evaluate(agent: LocalAgent, question: LabelQuestion, sent: bytes) -> Evaluat
     plan, noised = _prepared(agent, question, 1, sent)
     with agent.ledger():
         part = charged_part(agent, question, plan, noised)
-        leaves = part.integers.astype("<i8").tobytes()
+        release = EvaluationRelease(counts=part.integers, event=plan.event)
+        leaves = encode_evaluation(release)
         agent.write_receipt(question, leaves, epsilon=part.epsilon, cached=part.cached)
-    return EvaluationRelease(counts=part.integers, event=plan.event)
+    return release
 
 
 def planned_evaluation(agent: LocalAgent, question: LabelQuestion, num_sites: int) -> SumPlan:
@@ -39,6 +41,7 @@ def planned_evaluation(agent: LocalAgent, question: LabelQuestion, num_sites: in
 
     Raises:
         PolicyRefusal: A clause forbids the question.
+        Waiting: The site's owner has not decided on it.
     """
     if question.mechanism != EVALUATION:
         raise PolicyRefusal(
@@ -49,6 +52,7 @@ def planned_evaluation(agent: LocalAgent, question: LabelQuestion, num_sites: in
         raise PolicyRefusal(
             f"num_classes={question.num_classes} must be {agent.rows.num_classes}, as registered"
         )
+    agent.require_approval(question)
     return plan_evaluation(question, rows_at_least=agent.policy.rows_at_least, num_sites=num_sites)
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from fedistill.codec import encode_release
+from fedistill.codec import encode_evaluation, encode_release
 from fedistill.errors import DataError, FedistillError, MessageRefused, Waiting
 from fedistill.labels import LabelQuestion
 from fedistill.secagg import (
@@ -26,7 +26,7 @@ from fedistill.secagg import (
     ShareDelivery,
     SurvivorSignature,
 )
-from fedistill.site import sealing
+from fedistill.site import evaluating, sealing
 from fedistill.site.agent import LocalAgent
 from fedistill.site.sealing import SealedRound
 from fedistill.site_api import agent_pb2, agent_pb2_grpc
@@ -147,6 +147,18 @@ class SiteService(agent_pb2_grpc.SiteAgentServicer):  # type: ignore[misc]
             return sealing.unmask(this, signatures)
 
         return self._step("unmask", request, step, last=True)
+
+    def Evaluate(  # noqa: N802
+        self, request: agent_pb2.Scoring, _context: grpc.ServicerContext
+    ) -> agent_pb2.Answer:
+        """Noised tables of a student's scores outside a sum."""
+        asked = request.question
+
+        def answer() -> bytes:
+            release = evaluating.evaluate(self._agent, _question(asked), request.student)
+            return encode_evaluation(release)
+
+        return self._answer("evaluate", asked.site, asked.run, answer)
 
     def _step(
         self, name: str, request: agent_pb2.Step, step: Step, *, last: bool = False

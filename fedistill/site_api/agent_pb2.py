@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x65\x64istill/site_api/agent.proto\x12\x11\x66\x65\x64istill.site.v1\"\x0e\n\x0cHelloRequest\",\n\nHelloReply\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\x0c\"7\n\x08Question\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x10\n\x08question\x18\x03 \x01(\t\"Z\n\nInvitation\x12-\n\x08question\x18\x01 \x01(\x0b\x32\x1b.fedistill.site.v1.Question\x12\r\n\x05terms\x18\x02 \x01(\t\x12\x0e\n\x06stated\x18\x03 \x03(\t\"0\n\x04Step\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\r\n\x05parts\x18\x03 \x03(\x0c\")\n\x06\x41nswer\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\x0c\"\x0f\n\rStatusRequest\"^\n\x0bStatusReply\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x12\n\npopulation\x18\x02 \x01(\t\x12\x0c\n\x04\x62usy\x18\x03 \x01(\t\x12\x0e\n\x06rounds\x18\x04 \x03(\t\x12\x0f\n\x07started\x18\x05 \x01(\x01\x32\xcf\x03\n\tSiteAgent\x12G\n\x05Hello\x12\x1f.fedistill.site.v1.HelloRequest\x1a\x1d.fedistill.site.v1.HelloReply\x12@\n\x06Labels\x12\x1b.fedistill.site.v1.Question\x1a\x19.fedistill.site.v1.Answer\x12@\n\x04Keys\x12\x1d.fedistill.site.v1.Invitation\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Shares\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Sealed\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12;\n\x05\x41gree\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Unmask\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer2W\n\tSiteOwner\x12J\n\x06Status\x12 .fedistill.site.v1.StatusRequest\x1a\x1e.fedistill.site.v1.StatusReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x65\x64istill/site_api/agent.proto\x12\x11\x66\x65\x64istill.site.v1\"\x0e\n\x0cHelloRequest\",\n\nHelloReply\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\x0c\"7\n\x08Question\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x10\n\x08question\x18\x03 \x01(\t\"Z\n\nInvitation\x12-\n\x08question\x18\x01 \x01(\x0b\x32\x1b.fedistill.site.v1.Question\x12\r\n\x05terms\x18\x02 \x01(\t\x12\x0e\n\x06stated\x18\x03 \x03(\t\"0\n\x04Step\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\r\n\x05parts\x18\x03 \x03(\x0c\")\n\x06\x41nswer\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\x0c\"\x0f\n\rStatusRequest\"^\n\x0bStatusReply\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x12\n\npopulation\x18\x02 \x01(\t\x12\x0c\n\x04\x62usy\x18\x03 \x01(\t\x12\x0e\n\x06rounds\x18\x04 \x03(\t\x12\x0f\n\x07started\x18\x05 \x01(\x01\"I\n\x07Scoring\x12-\n\x08question\x18\x01 \x01(\x0b\x32\x1b.fedistill.site.v1.Question\x12\x0f\n\x07student\x18\x02 \x01(\x0c\x32\x92\x04\n\tSiteAgent\x12G\n\x05Hello\x12\x1f.fedistill.site.v1.HelloRequest\x1a\x1d.fedistill.site.v1.HelloReply\x12@\n\x06Labels\x12\x1b.fedistill.site.v1.Question\x1a\x19.fedistill.site.v1.Answer\x12@\n\x04Keys\x12\x1d.fedistill.site.v1.Invitation\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Shares\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Sealed\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12;\n\x05\x41gree\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12<\n\x06Unmask\x12\x17.fedistill.site.v1.Step\x1a\x19.fedistill.site.v1.Answer\x12\x41\n\x08\x45valuate\x12\x1a.fedistill.site.v1.Scoring\x1a\x19.fedistill.site.v1.Answer2W\n\tSiteOwner\x12J\n\x06Status\x12 .fedistill.site.v1.StatusRequest\x1a\x1e.fedistill.site.v1.StatusReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,8 +47,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_end=372
   _globals['_STATUSREPLY']._serialized_start=374
   _globals['_STATUSREPLY']._serialized_end=468
-  _globals['_SITEAGENT']._serialized_start=471
-  _globals['_SITEAGENT']._serialized_end=934
-  _globals['_SITEOWNER']._serialized_start=936
-  _globals['_SITEOWNER']._serialized_end=1023
+  _globals['_SCORING']._serialized_start=470
+  _globals['_SCORING']._serialized_end=543
+  _globals['_SITEAGENT']._serialized_start=546
+  _globals['_SITEAGENT']._serialized_end=1076
+  _globals['_SITEOWNER']._serialized_start=1078
+  _globals['_SITEOWNER']._serialized_end=1165
 # @@protoc_insertion_point(module_scope)

@@ -73,3 +73,11 @@ class StatusReply(_message.Message):
     rounds: _containers.RepeatedScalarFieldContainer[str]
     started: float
     def __init__(self, site: _Optional[str] = ..., population: _Optional[str] = ..., busy: _Optional[str] = ..., rounds: _Optional[_Iterable[str]] = ..., started: _Optional[float] = ...) -> None: ...
+
+class Scoring(_message.Message):
+    __slots__ = ("question", "student")
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
+    STUDENT_FIELD_NUMBER: _ClassVar[int]
+    question: Question
+    student: bytes
+    def __init__(self, question: _Optional[_Union[Question, _Mapping]] = ..., student: _Optional[bytes] = ...) -> None: ...

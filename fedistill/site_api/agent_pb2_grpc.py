@@ -70,6 +70,11 @@ class SiteAgentStub:
                 request_serializer=fedistill_dot_site__api_dot_agent__pb2.Step.SerializeToString,
                 response_deserializer=fedistill_dot_site__api_dot_agent__pb2.Answer.FromString,
                 _registered_method=True)
+        self.Evaluate = channel.unary_unary(
+                '/fedistill.site.v1.SiteAgent/Evaluate',
+                request_serializer=fedistill_dot_site__api_dot_agent__pb2.Scoring.SerializeToString,
+                response_deserializer=fedistill_dot_site__api_dot_agent__pb2.Answer.FromString,
+                _registered_method=True)
 
 
 class SiteAgentServicer:
@@ -120,6 +125,13 @@ class SiteAgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Evaluate(self, request, context):
+        """Noised tables of a student's scores outside a sum, where the policy allows that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SiteAgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -156,6 +168,11 @@ def add_SiteAgentServicer_to_server(servicer, server):
             'Unmask': grpc.unary_unary_rpc_method_handler(
                     servicer.Unmask,
                     request_deserializer=fedistill_dot_site__api_dot_agent__pb2.Step.FromString,
+                    response_serializer=fedistill_dot_site__api_dot_agent__pb2.Answer.SerializeToString,
+            ),
+            'Evaluate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Evaluate,
+                    request_deserializer=fedistill_dot_site__api_dot_agent__pb2.Scoring.FromString,
                     response_serializer=fedistill_dot_site__api_dot_agent__pb2.Answer.SerializeToString,
             ),
     }
@@ -348,6 +365,33 @@ class SiteAgent:
             target,
             '/fedistill.site.v1.SiteAgent/Unmask',
             fedistill_dot_site__api_dot_agent__pb2.Step.SerializeToString,
+            fedistill_dot_site__api_dot_agent__pb2.Answer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Evaluate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedistill.site.v1.SiteAgent/Evaluate',
+            fedistill_dot_site__api_dot_agent__pb2.Scoring.SerializeToString,
             fedistill_dot_site__api_dot_agent__pb2.Answer.FromString,
             options,
             channel_credentials,

@@ -20,7 +20,7 @@ WAITING = "waiting"
 
 _SECONDS_TO_CONNECT = 20.0
 
-Request = agent_pb2.Question | agent_pb2.Invitation | agent_pb2.Step
+Request = agent_pb2.Question | agent_pb2.Invitation | agent_pb2.Step | agent_pb2.Scoring
 
 
 class SiteClient:

@@ -23,11 +23,11 @@ NOBODY = 65534
 class Federation:
     """Files of three sites and a coordinator, and their processes."""
 
-    def __init__(self, flower: Flower) -> None:
+    def __init__(self, flower: Flower, **clauses: object) -> None:
         self.flower = flower
         self.folder = flower.folder / "f"
         self.folder.mkdir()
-        self.sites, _ = write_federation(self.folder)
+        self.sites, self.config = write_federation(self.folder, **clauses)
         self.port = free_port()
         self.others: list[subprocess.Popen[str]] = []
         self.agents = {name: self.start_agent(site) for name, site in self.sites.items()}
@@ -97,7 +97,11 @@ def answers(port: str) -> bool:
 
 @pytest.fixture
 def federation(flower: Flower) -> Iterator[Federation]:
-    federation = Federation(flower)
+    yield from serve(Federation(flower))
+
+
+def serve(federation: Federation) -> Iterator[Federation]:
+    """A federation whose agents answer, and whose processes are ended afterwards."""
     for site in federation.sites.values():
         federation.until(site.socket.exists, f"the agent of {site.name}")
     yield federation
@@ -174,3 +178,25 @@ def test_the_courier_s_group_reaches_the_socket_and_no_file(federation: Federati
 def as_nobody(*command: object) -> subprocess.CompletedProcess[str]:
     user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     return subprocess.run([*user, *map(str, command)], capture_output=True, text=True)
+
+
+@pytest.fixture
+def holding_out(flower: Flower) -> Iterator[Federation]:
+    clauses = {"evaluation": "allow", "holdout_fraction": 0.3, "total_epsilon": 12.0}
+    yield from serve(Federation(flower, **clauses))
+
+
+def test_flwr_run_scores_the_student_on_rows_that_the_sites_held_out(
+    holding_out: Federation,
+) -> None:
+    holding_out.start_flower({name: site.socket for name, site in holding_out.sites.items()})
+    result = holding_out.run(**{"holdout-fraction": 0.3, "evaluation-epsilon": 4.0})
+    folder = holding_out.folder / "run"
+    assert (folder / "summary.json").is_file(), f"{result.stdout}\n{holding_out.logs()}"
+    found = read_summary(folder / "summary.json").metrics.federated
+    assert found is not None, holding_out.logs()
+    assert found.sites == SITES
+    assert found.accuracy is not None
+    assert found.accuracy > 0.6
+    assert "held out, by noised counts" in result.stdout
+    assert [site.charges() for site in holding_out.sites.values()] == [2, 2, 2]

@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
+from fedistill.compress import compress
+from fedistill.distill.encoding import TabularEncoding
+from fedistill.distill.students import make_student
 from fedistill.errors import PolicyRefusal
+from fedistill.labels import EnsembleTarget
 from fedistill.mechanisms.sent_student import read_student, student_sha256, student_to_bytes
 from tests import scored_students
-from tests.mechanisms.toy import make_rows
+from tests.mechanisms.toy import make_proxy, make_rows
 from tests.scored_students import COLUMNS, even_edges, softmax_student
 
 
@@ -38,6 +42,47 @@ def test_a_good_student_answers_one_row_with_probabilities() -> None:
 def test_what_may_treat_a_row_by_others_or_by_chance_is_refused(model, words: str) -> None:
     with pytest.raises(PolicyRefusal, match=words):
         read(student_to_bytes(model(), even_edges()))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (scored_students.with_divided_integers, "Div 'divided' gives INT64 and must give FLOAT"),
+        (scored_students.with_sizes_of_a_row, "must have a size that follows from the file alone"),
+        (scored_students.with_many_numbers, "computes 16,777,216 numbers for a row"),
+        (scored_students.with_false_sizes, "computes 16,777,216 numbers for a row"),
+        (scored_students.with_text, "Cast 'text' gives STRING and must give"),
+    ],
+)
+def test_what_might_end_the_agent_on_some_row_is_refused(model, words: str) -> None:
+    """A crash that depends on a row is an answer without noise."""
+    with pytest.raises(PolicyRefusal, match=words):
+        read(student_to_bytes(model(), even_edges()))
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_shipped_students_may_be_scored(tmp_path, quantize: str, num_classes: int) -> None:
+    proxy = make_proxy(120)
+    student = make_student("mlp", TabularEncoding.fit(proxy), num_classes)
+    target = EnsembleTarget(
+        log_odds=np.zeros((120, num_classes - 1)), std=np.ones((120, num_classes - 1)), num_sites=3
+    )
+    compress(
+        student,
+        proxy,
+        target,
+        classes=tuple("abcd"[:num_classes]),
+        prune_ratio=0.0,
+        int8=quantize == "int8",
+        directory=tmp_path,
+        seed=0,
+    )
+    for name in ("student.onnx", "student.fp32.onnx"):
+        sent = student_to_bytes((tmp_path / name).read_bytes(), even_edges(num_classes))
+        read_student(
+            sent, student_sha256(sent), num_classes=num_classes, num_columns=len(proxy.columns)
+        )
 
 
 def test_another_file_than_the_question_names_is_refused() -> None:

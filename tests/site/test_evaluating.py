@@ -142,6 +142,9 @@ BAD_STUDENTS = (
     scored_students.with_a_branch,
     scored_students.of_another_domain,
     scored_students.with_a_function,
+    scored_students.with_divided_integers,
+    scored_students.with_sizes_of_a_row,
+    scored_students.with_many_numbers,
 )
 
 

@@ -1,6 +1,7 @@
 """Which units a site holds out: a part of its own, secret, and of each unit by itself."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,6 +43,15 @@ def test_another_key_holds_out_others() -> None:
     assert rows_in(one.held_out) != rows_in(other.held_out)
     again = hold_out(rows, 0.3, KEY)
     assert rows_in(again.held_out) == rows_in(one.held_out)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(0, 500), min_size=2, max_size=5, unique=True))
+def test_a_larger_share_holds_out_more_and_releases_none(thousandths: list[int]) -> None:
+    """Whoever raises the share never scores on fewer, nor learns from what was held out."""
+    rows = make_rows(200)
+    held = [rows_in(hold_out(rows, each / 1000, KEY).held_out) for each in sorted(thousandths)]
+    assert all(less <= more for less, more in pairwise(held))
 
 
 @settings(deadline=None, max_examples=25)
