@@ -37,7 +37,7 @@ def image_shape(num_columns: int) -> ImageShape:
         if side >= SMALLEST_SIDE and channels * side**2 == num_columns:
             return ImageShape(channels=channels, side=side)
     raise DataError(
-        f"rows of {num_columns} columns must be square images, side^2 columns if grey and 3 side^2 "
-        f"in colour, with a side of at least {SMALLEST_SIDE}: leave out columns that are no pixels, "
-        "and crop or pad"
+        f"rows of {num_columns} columns must be square images, side^2 columns if grey and 3 "
+        f"side^2 in colour, with a side of at least {SMALLEST_SIDE}: leave out columns that are no "
+        "pixels, and crop or pad"
     )

@@ -78,6 +78,8 @@ class ImageEncoder(nn.Module):
     """
 
     dimensions = 256
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, shape: ImageShape, mean: Tensor, std: Tensor) -> None:
         super().__init__()

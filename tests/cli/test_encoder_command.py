@@ -36,9 +36,9 @@ def few_digits(folder: Path) -> Path:
     return path
 
 
-def test_the_command_writes_an_encoder(command: Command, tmp_path: Path) -> None:
+def test_the_command_writes_an_encoder(fedistill: Command, tmp_path: Path) -> None:
     digits, out = few_digits(tmp_path), tmp_path / "digits.onnx"
-    done = command(
+    done = fedistill(
         "encoder", "train", str(digits), str(out), "--epochs", "1", "--ignore-columns", "y"
     )
     assert done.returncode == 0, done.stderr
