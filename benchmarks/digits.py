@@ -53,11 +53,12 @@ class Digits:
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """How sites answer."""
+    """How sites answer, and whether their answer is spread over neighbours."""
 
     mechanism: str
     trust: str
     epsilon: float
+    spread: bool
     rounds: int = 1
     cells: int = 300
     partitions: int = 1
@@ -94,7 +95,7 @@ class Result:
         accuracy: Of the student, on the images that measure.
         agreement: Public images on which the student says what the sites' answer says.
         answered: Public images on which the sites' answer is right.
-        spread: The same of the answer spread over neighbours.
+        taught: The same of what the student learns from.
         public: The same of the student.
         answer_seconds: Until the answer was there.
         student_seconds: Of the student's training.
@@ -103,7 +104,7 @@ class Result:
     accuracy: float
     agreement: float
     answered: float
-    spread: float
+    taught: float
     public: float
     answer_seconds: float
     student_seconds: float
@@ -149,7 +150,9 @@ def measure(seed: int, way: Way, settings: Settings) -> Result:
     encoder, proxy, sites = _embedded(seed, settings)
     begun = time.monotonic()
     target = answer(way, sites, proxy, settings.honest)
-    spread = propagate_labels(proxy_basis(proxy).values, target.probabilities)
+    taught = target.probabilities
+    if way.spread:
+        taught = propagate_labels(proxy_basis(proxy).values, taught)
     answered = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -158,7 +161,7 @@ def measure(seed: int, way: Way, settings: Settings) -> Result:
     recipe = ImageRecipe(epochs=settings.student_epochs)
     device = settings.device
     distil_images(
-        student, images, torch.from_numpy(spread), seed=seed, recipe=recipe, device=device
+        student, images, torch.from_numpy(taught), seed=seed, recipe=recipe, device=device
     )
     trained = time.monotonic()
     student.to(device)
@@ -170,7 +173,7 @@ def measure(seed: int, way: Way, settings: Settings) -> Result:
         accuracy=float(right.mean()),
         agreement=float((says == said).mean()),
         answered=float((said == digits.public_labels).mean()),
-        spread=float((spread.argmax(axis=1) == digits.public_labels).mean()),
+        taught=float((taught.argmax(axis=1) == digits.public_labels).mean()),
         public=float((says == digits.public_labels).mean()),
         answer_seconds=answered - begun,
         student_seconds=trained - answered,

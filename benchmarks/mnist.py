@@ -5,9 +5,9 @@
 DIR holds `mnist.npz` (x_train, y_train, x_test, y_test). As in PATE (Papernot et al. 2018), the
 first 9,000 test images are public and unlabelled, and the last 1,000 measure the student. Three
 sites hold 20,000 training images each. An encoder learns from the 9,000 public images alone; sites
-answer on its embeddings; the answers are spread over neighbouring public images, and a student that
-starts as the encoder learns from them, under `distil_images`. Every seed has its own encoder, noise
-and student.
+answer on its embeddings, and a student that starts as the encoder learns from the answer, as it is
+or spread over neighbouring public images, under `distil_images`. Every seed has its own encoder,
+noise and student.
 
 Nothing is chosen by a label. AGREES is the share of public images on which the student says what
 the sites' answer says, and is what a coordinator may choose a mechanism by, from an earlier run or
@@ -20,7 +20,8 @@ noise it holds against the server while as many sites as `--honest` says are hon
 embeds each alone: their bits differ, and nothing else does.
 
 Made for one GPU: first `--encoder-jobs` encoders train side by side, then `--jobs` processes ask
-and distil. `--encoders` keeps the encoders for the next call.
+and distil. `--encoders` keeps the encoders for the next call, and `--results` has what was done
+whenever it ends.
 """
 
 import argparse
@@ -45,15 +46,14 @@ from rich.table import Table
 from benchmarks.digits import NUM_SITES, Result, Settings, Way, make_encoder, measure
 
 EPSILONS = (0.1, 0.5, 1.0)
-FEW_VOTES = {"cells": 300, "partitions": 1}
-MANY_VOTES = {"cells": 400, "partitions": 8}
-
 PUBLISHED = (
     ("PATE, LNMax (Papernot et al. 2018)", 2.04, 98.0, "data-dependent, 250 teachers"),
     ("PATE, Confident-GNMax (Papernot et al. 2018)", 1.97, 98.5, "data-dependent, 250 teachers"),
     ("Private-kNN (Zhu et al. 2020)", 0.47, 98.8, "data-dependent, one data owner"),
 )
 """As their authors state them: name, epsilon at delta 1e-5, accuracy in percent, and what for."""
+
+MEASURES = ("accuracy %", "agrees %", "answer %")
 
 Found = dict[Way, dict[int, Result]]
 
@@ -63,39 +63,44 @@ def ways() -> Iterator[Way]:
     for trust in ("secagg", "none"):
         for epsilon in EPSILONS:
             asked = partial(Way, trust=trust, epsilon=epsilon)
-            yield asked(mechanism="votes", **(FEW_VOTES if epsilon < 0.5 else MANY_VOTES))
-            yield asked(mechanism="dp-probe")
-            yield asked(mechanism="corrections", rounds=4)
+            faint = epsilon < 0.5
+            cells, partitions = (300, 1) if faint else (400, 8)
+            yield asked(mechanism="votes", spread=True, cells=cells, partitions=partitions)
+            for spread in (False, True):
+                yield asked(mechanism="dp-probe", spread=spread)
+                yield asked(mechanism="corrections", spread=spread, rounds=10 if faint else 20)
 
 
-def run(seeds: int, jobs: int, encoder_jobs: int, settings: Settings, console: Console) -> Found:
-    """Encoders first, then every way with every seed."""
-    processes = get_context("spawn")
-    with ProcessPoolExecutor(encoder_jobs, mp_context=processes) as pool:
+def make_encoders(seeds: int, jobs: int, settings: Settings, console: Console) -> None:
+    """One a seed, unless it is there."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         tasks = [pool.submit(make_encoder, seed, settings) for seed in range(seeds)]
         for task in track(as_completed(tasks), "encoders", total=len(tasks), console=console):
             task.result()
-    found: Found = defaultdict(dict)
-    with ProcessPoolExecutor(jobs, mp_context=processes) as pool:
+
+
+def measure_all(
+    seeds: int, jobs: int, settings: Settings, console: Console
+) -> Iterator[tuple[Way, int, Result]]:
+    """Every way with every seed, in the order in which they end."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         asked = {
             pool.submit(measure, seed, way, settings): (way, seed)
             for seed in range(seeds)
             for way in ways()
         }
         for each in track(as_completed(asked), "students", total=len(asked), console=console):
-            way, seed = asked[each]
-            found[way][seed] = each.result()
-    return found
+            yield *asked[each], each.result()
 
 
 def results_table(found: Found) -> Table:
     """Means over the seeds, with the standard error of the accuracy."""
-    table = Table("trust", "mechanism", "epsilon", "accuracy %", "agrees %", "answer %", box=None)
+    table = Table("trust", "mechanism", "epsilon", *MEASURES, box=None)
     for way in ways():
         runs = found[way].values()
         table.add_row(
             way.trust,
-            way.mechanism,
+            f"{way.mechanism}, spread" if way.spread else way.mechanism,
             f"{way.epsilon:g}",
             shown([each.accuracy for each in runs]),
             shown([each.agreement for each in runs]),
@@ -169,9 +174,12 @@ def main() -> None:
             limit=arguments.limit,
         )
         settings.encoders.mkdir(parents=True, exist_ok=True)
-        found = run(arguments.seeds, arguments.jobs, arguments.encoder_jobs, settings, console)
-    if arguments.results:
-        write(arguments.results, found, settings, time.monotonic() - begun)
+        make_encoders(arguments.seeds, arguments.encoder_jobs, settings, console)
+        found: Found = defaultdict(dict)
+        for way, seed, result in measure_all(arguments.seeds, arguments.jobs, settings, console):
+            found[way][seed] = result
+            if arguments.results:
+                write(arguments.results, found, settings, time.monotonic() - begun)
     console.print(results_table(found))
     console.print(published_table())
 

@@ -43,8 +43,8 @@ class ImageRecipe:
         sharpness: Power of the answers that become targets, at least 1.
     """
 
-    epochs: int = 60
-    batch: int = 128
+    epochs: int = 40
+    batch: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     ema_decay: float = 0.995
@@ -93,7 +93,9 @@ def distil_images(
         device: "cpu" or "cuda", the latter in bfloat16.
         progress: Called with epochs done and epochs in all.
     """
-    student.to(device).train()
+    # The layout in which a GPU's tensor cores are fed without copies.
+    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
+    student.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
     images, targets = images.to(device), targets.to(device, torch.float32)
     batch = min(recipe.batch, len(images))
     steps = max(1, len(images) // batch)
@@ -126,7 +128,7 @@ def distil_images(
         if progress is not None:
             progress(epoch + 1, recipe.epochs)
     student.load_state_dict(average.module.state_dict())
-    student.cpu().eval()
+    student.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
 
 
 @torch.inference_mode()
