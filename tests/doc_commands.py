@@ -80,6 +80,9 @@ COMMANDS = {
     f"{EMBED} /data/letters.csv --column text --encoder my_texts:letters": (
         f"{EMBED_TESTS}::test_the_encoder_of_the_docs_counts_letters"
     ),
+    "fedistill encoder train /data/public.parquet /data/digits.onnx --ignore-columns note": (
+        "tests/cli/test_encoder_command.py::test_the_command_writes_an_encoder"
+    ),
     "fedistill simulate simulations/hospitals_5": PREPARE,
     "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
     "fedistill simulate simulations/hospitals_5 -c "
