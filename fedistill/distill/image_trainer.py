@@ -36,7 +36,7 @@ class ImageRecipe:
         learning_rate: Peak of a one-cycle schedule.
         weight_decay: Of AdamW.
         ema_decay: Of the moving average of the weights, in [0, 1).
-        views: Bounds of the transforms.
+        views: Bounds of the transforms; None shows images as they are.
         self_training: Share of the targets that each step of self-training replaces; 0 for none.
         begin: Share of the training before the first such step, in [0, 1].
         steps: Such steps in the whole training, were there no `begin`.
@@ -48,7 +48,7 @@ class ImageRecipe:
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     ema_decay: float = 0.995
-    views: Affine = MODERATE
+    views: Affine | None = MODERATE
     self_training: float = 0.1
     begin: float = 0.25
     steps: int = 20
@@ -116,7 +116,9 @@ def distil_images(
         order = torch.randperm(len(images), generator=generator).to(device)
         for step in range(steps):
             chosen = order[step * batch : (step + 1) * batch]
-            views = random_affine(images[chosen], recipe.views, generator)
+            views = images[chosen]
+            if recipe.views is not None:
+                views = random_affine(views, recipe.views, generator)
             with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                 logits = student(views)
             loss = cross_entropy(logits.float(), targets[chosen])
