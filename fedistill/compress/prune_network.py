@@ -14,15 +14,21 @@ from torch import Tensor
 
 from fedistill.compress.prune import SHARE_A_STEP, shifted
 from fedistill.distill.encoding import Rows
-from fedistill.distill.image_trainer import ImageRecipe, distil_images, predict_images
+from fedistill.distill.image_trainer import (
+    ImageRecipe,
+    distil_images,
+    enough_epochs,
+    predict_images,
+)
 from fedistill.distill.network_students import NetworkStudent
 from fedistill.distill.networks import PRUNABLE
 from fedistill.distill.students import Student
 from fedistill.distill.trainer import Progress
 from fedistill.features.affine import MODERATE, random_affine
 
-EPOCHS_A_STEP = 1
-LAST_EPOCHS = 10
+STEPS_BETWEEN = 40
+LAST_STEPS = 800
+EMA_DECAY = 0.95
 
 
 def why_not_pruned(student: Student) -> str | None:
@@ -41,8 +47,8 @@ def prune_network(
     prune_ratio: float,
     seed: int,
     progress: Progress | None = None,
-    epochs_a_step: int = EPOCHS_A_STEP,
-    last_epochs: int = LAST_EPOCHS,
+    steps_between: int = STEPS_BETWEEN,
+    last_steps: int = LAST_STEPS,
 ) -> NetworkStudent:
     """A narrower student that answers like `student`, which is left as it was.
 
@@ -55,8 +61,9 @@ def prune_network(
         prune_ratio: Share of the channels to remove, in [0, 0.9].
         seed: Of the copies and the batches.
         progress: Called with epochs done and in all.
-        epochs_a_step: Passes over images and copies after each step but the last.
-        last_epochs: Passes after the last step.
+        steps_between: Steps of the optimizer after each of pruning but the last, at least; it
+            always takes a whole pass over images and copies.
+        last_steps: The same after the last.
     """
     pruned = copy.deepcopy(student)
     steps = math.ceil(round(prune_ratio / SHARE_A_STEP, 6))
@@ -72,18 +79,19 @@ def prune_network(
         iterative_steps=steps,
         ignored_layers=[pruned.last],
     )
-    total = (steps - 1) * epochs_a_step + last_epochs
+    lengths = [steps_between] * (steps - 1) + [last_steps]
+    epochs = [enough_epochs(len(images), epochs=1, steps=length) for length in lengths]
     for number in range(steps):
         pruner.step()
-        done = number * epochs_a_step
-        epochs = last_epochs if number == steps - 1 else epochs_a_step
         distil_images(
             pruned.body,
             images,
             answers,
             seed=seed + number,
-            recipe=ImageRecipe(epochs=epochs, views=None, self_training=0.0, ema_decay=0.98),
-            progress=shifted(progress, done, total),
+            recipe=ImageRecipe(
+                epochs=epochs[number], views=None, self_training=0.0, ema_decay=EMA_DECAY
+            ),
+            progress=shifted(progress, sum(epochs[:number]), sum(epochs)),
         )
     return pruned.eval()
 

@@ -47,7 +47,7 @@ class ImageRecipe:
     batch: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
-    ema_decay: float = 0.995
+    ema_decay: float = 0.99
     views: Affine | None = MODERATE
     self_training: float = 0.1
     begin: float = 0.25
@@ -67,6 +67,12 @@ class ImageRecipe:
             )
         if not 1 <= self.sharpness < math.inf:
             raise ConfigError(f"sharpness={self.sharpness} must be at least 1: raise it")
+
+
+def enough_epochs(num_images: int, *, epochs: int, steps: int) -> int:
+    """Passes over so many images that make at least `epochs`, and at least `steps` steps."""
+    batches = max(1, num_images // min(ImageRecipe.batch, num_images))
+    return max(epochs, math.ceil(steps / batches))
 
 
 def distil_images(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from fedistill.data import ProxySet
-from fedistill.distill.image_trainer import ImageRecipe, distil_images
+from fedistill.distill.image_trainer import ImageRecipe, distil_images, enough_epochs
 from fedistill.distill.network_students import make_student
 from fedistill.distill.networks import NETWORKS
 from fedistill.distill.noise_aware import propagate_labels
@@ -13,6 +13,9 @@ from fedistill.distill.students import Student
 from fedistill.distill.target import Ensemble
 from fedistill.distill.trainer import Progress, train_student
 from fedistill.features.affine import MODERATE
+
+STEPS = 1500
+"""Few proxy images are seen more often than `ImageRecipe.epochs` times, for at least so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,8 @@ def distil(
     if learning.label_propagation:
         labels = propagate_labels(ensemble.basis.values, labels)
     recipe = ImageRecipe(
-        epochs=learning.epochs or ImageRecipe.epochs,
+        epochs=learning.epochs
+        or enough_epochs(len(proxy.rows), epochs=ImageRecipe.epochs, steps=STEPS),
         self_training=learning.self_training,
         views=None if learning.augmentation == "none" else MODERATE,
     )
