@@ -18,6 +18,7 @@ from fedistill.distill.image_trainer import ImageRecipe, distil_images, predict_
 from fedistill.distill.noise_aware import propagate_labels
 from fedistill.distill.target import build_ensemble
 from fedistill.features import proxy_basis
+from fedistill.features.affine import STRONG
 from fedistill.features.images import image_shape
 from fedistill.features.self_supervised import ImageEncoder, Recipe, pretrain, public_images
 from fedistill.labels import EnsembleTarget, LabelQuestion
@@ -29,6 +30,17 @@ NUM_SITES = 3
 PUBLIC = 9_000
 ROWS_AT_LEAST = 10_000
 """What each site declares of itself."""
+
+STUDENTS = {
+    "plain": ImageRecipe(),
+    "sharp": ImageRecipe(target_power=4, learning_rate=1e-3, epochs=60, self_training=0),
+    "late": ImageRecipe(target_power=4, learning_rate=1e-3, epochs=60, begin=0.5),
+    "strong": ImageRecipe(target_power=4, learning_rate=1e-3, epochs=80, views=STRONG),
+    "surer": ImageRecipe(
+        target_power=4, learning_rate=1e-3, epochs=80, views=STRONG, begin=0.5, sharpness=4
+    ),
+}
+"""Ways to learn from the same answer."""
 
 Rows = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -53,12 +65,16 @@ class Digits:
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """How sites answer, and whether their answer is spread over neighbours."""
+    """How sites answer, whether their answer is spread over neighbours, and how a student learns.
+
+    `student` names one of `STUDENTS`.
+    """
 
     mechanism: str
     trust: str
     epsilon: float
     spread: bool
+    student: str
     rounds: int = 1
     cells: int = 300
     partitions: int = 1
@@ -72,7 +88,7 @@ class Settings:
         file: Of the digits.
         encoders: Folder of the encoders, one a seed.
         epochs: Of an encoder.
-        student_epochs: Of a student.
+        student_epochs: Of a student; 0 for those of its recipe.
         honest: Sites whose noise is counted on.
         device: "cpu" or "cuda".
         limit: Images of each part.
@@ -97,6 +113,7 @@ class Result:
         answered: Public images on which the sites' answer is right.
         taught: The same of what the student learns from.
         public: The same of the student.
+        says: The student's class of each public image, one digit after the other.
         answer_seconds: Until the answer was there.
         student_seconds: Of the student's training.
     """
@@ -106,6 +123,7 @@ class Result:
     answered: float
     taught: float
     public: float
+    says: str
     answer_seconds: float
     student_seconds: float
 
@@ -144,12 +162,12 @@ def make_encoder(seed: int, settings: Settings) -> float:
 
 
 def measure(seed: int, way: Way, settings: Settings) -> Result:
-    """Ask the sites one way and train a student on their answer."""
+    """Ask the sites one way, unless that was the latest, and train a student on their answer."""
     torch.set_num_threads(1)
     digits = read_digits(settings.file, settings.limit)
-    encoder, proxy, sites = _embedded(seed, settings)
+    encoder, proxy, _ = _embedded(seed, settings)
     begun = time.monotonic()
-    target = answer(way, sites, proxy, settings.honest)
+    target = _answer_once(replace(way, student=""), seed, settings)
     taught = target.probabilities
     if way.spread:
         taught = propagate_labels(proxy_basis(proxy).values, taught)
@@ -158,7 +176,8 @@ def measure(seed: int, way: Way, settings: Settings) -> Result:
         torch.manual_seed(seed)
         student = Student(encoder)
     images = public_images(digits.public)
-    recipe = ImageRecipe(epochs=settings.student_epochs)
+    recipe = STUDENTS[way.student]
+    recipe = replace(recipe, epochs=settings.student_epochs or recipe.epochs)
     device = settings.device
     distil_images(
         student, images, torch.from_numpy(taught), seed=seed, recipe=recipe, device=device
@@ -175,9 +194,17 @@ def measure(seed: int, way: Way, settings: Settings) -> Result:
         answered=float((said == digits.public_labels).mean()),
         taught=float((taught.argmax(axis=1) == digits.public_labels).mean()),
         public=float((says == digits.public_labels).mean()),
+        says="".join(map(str, says)),
         answer_seconds=answered - begun,
         student_seconds=trained - answered,
     )
+
+
+@lru_cache(maxsize=1)
+def _answer_once(way: Way, seed: int, settings: Settings) -> EnsembleTarget:
+    """One answer for several students."""
+    _, proxy, sites = _embedded(seed, settings)
+    return answer(way, sites, proxy, settings.honest)
 
 
 def answer(way: Way, sites: Sequence[LabelledRows], proxy: ProxySet, honest: int) -> EnsembleTarget:

@@ -5,14 +5,15 @@
 DIR holds `mnist.npz` (x_train, y_train, x_test, y_test). As in PATE (Papernot et al. 2018), the
 first 9,000 test images are public and unlabelled, and the last 1,000 measure the student. Three
 sites hold 20,000 training images each. An encoder learns from the 9,000 public images alone; sites
-answer on its embeddings, and a student that starts as the encoder learns from the answer, as it is
-or spread over neighbouring public images, under `distil_images`. Every seed has its own encoder,
-noise and student.
+answer on its embeddings, and a student that starts as the encoder learns from the answer under
+`distil_images`; a faint answer is first spread over neighbouring public images. Every seed has its
+own encoder, noise and student.
 
 Nothing is chosen by a label. AGREES is the share of public images on which the student says what
-the sites' answer says, and is what a coordinator may choose a mechanism by, from an earlier run or
-from virtual sites: each row is a run of its own, and asking three ways costs three answers. ANSWER
-is how many of the 9,000 the sites' answer itself gets right; only this column reads their labels.
+the sites' answer says, and ALIKE that on which two seeds' students say the same: by these the ways
+and the student's recipe were chosen. Each row is a run of its own, and asking three ways costs
+three answers. ANSWER is how many of the 9,000 the sites' answer itself gets right; only this column
+reads their labels.
 
 Each way's epsilon holds at delta 1e-5, add/remove of one image, and depends on no data. With shared
 noise it holds against the server while as many sites as `--honest` says are honest; with
@@ -25,15 +26,14 @@ whenever it ends.
 """
 
 import argparse
+import itertools
 import json
 import os
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -43,7 +43,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.digits import NUM_SITES, Result, Settings, Way, make_encoder, measure
+from benchmarks.digits import (
+    NUM_SITES,
+    STUDENTS,
+    Result,
+    Settings,
+    Way,
+    make_encoder,
+    measure,
+)
 
 EPSILONS = (0.1, 0.5, 1.0)
 PUBLISHED = (
@@ -53,22 +61,33 @@ PUBLISHED = (
 )
 """As their authors state them: name, epsilon at delta 1e-5, accuracy in percent, and what for."""
 
-MEASURES = ("accuracy %", "agrees %", "answer %")
+MECHANISMS = ("votes", "dp-probe", "corrections")
+MEASURES = ("accuracy %", "agrees %", "alike %", "answer %")
 
 Found = dict[Way, dict[int, Result]]
 
 
-def ways() -> Iterator[Way]:
-    """All that is measured."""
+def ways(mechanisms: Sequence[str], students: Sequence[str]) -> list[list[Way]]:
+    """All that is measured: lists of ways that differ in the student alone."""
+    found = []
     for trust in ("secagg", "none"):
         for epsilon in EPSILONS:
-            asked = partial(Way, trust=trust, epsilon=epsilon)
             faint = epsilon < 0.5
             cells, partitions = (300, 1) if faint else (400, 8)
-            yield asked(mechanism="votes", spread=True, cells=cells, partitions=partitions)
-            for spread in (False, True):
-                yield asked(mechanism="dp-probe", spread=spread)
-                yield asked(mechanism="corrections", spread=spread, rounds=10 if faint else 20)
+            for mechanism in mechanisms:
+                way = Way(
+                    mechanism=mechanism,
+                    trust=trust,
+                    epsilon=epsilon,
+                    # Neighbours are worth more than a faint answer, and less than a clear one.
+                    spread=faint or mechanism != "corrections",
+                    student="",
+                    rounds=1 if mechanism != "corrections" else 10 if faint else 40,
+                    cells=cells,
+                    partitions=partitions,
+                )
+                found.append([replace(way, student=student) for student in students])
+    return found
 
 
 def make_encoders(seeds: int, jobs: int, settings: Settings, console: Console) -> None:
@@ -80,33 +99,46 @@ def make_encoders(seeds: int, jobs: int, settings: Settings, console: Console) -
 
 
 def measure_all(
-    seeds: int, jobs: int, settings: Settings, console: Console
-) -> Iterator[tuple[Way, int, Result]]:
+    together: Sequence[list[Way]], seeds: int, jobs: int, settings: Settings, console: Console
+) -> Iterator[tuple[int, dict[Way, Result]]]:
     """Every way with every seed, in the order in which they end."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         asked = {
-            pool.submit(measure, seed, way, settings): (way, seed)
+            pool.submit(measure_each, seed, each, settings): seed
             for seed in range(seeds)
-            for way in ways()
+            for each in together
         }
         for each in track(as_completed(asked), "students", total=len(asked), console=console):
-            yield *asked[each], each.result()
+            yield asked[each], each.result()
+
+
+def measure_each(seed: int, each: Sequence[Way], settings: Settings) -> dict[Way, Result]:
+    """Students that learn from one answer."""
+    return {way: measure(seed, way, settings) for way in each}
 
 
 def results_table(found: Found) -> Table:
     """Means over the seeds, with the standard error of the accuracy."""
-    table = Table("trust", "mechanism", "epsilon", *MEASURES, box=None)
-    for way in ways():
-        runs = found[way].values()
+    table = Table("trust", "epsilon", "mechanism", "student", *MEASURES, box=None)
+    for way, by_seed in found.items():
+        runs = by_seed.values()
         table.add_row(
             way.trust,
-            f"{way.mechanism}, spread" if way.spread else way.mechanism,
             f"{way.epsilon:g}",
+            way.mechanism,
+            way.student,
             shown([each.accuracy for each in runs]),
             shown([each.agreement for each in runs]),
+            shown(alike([each.says for each in runs])),
             shown([each.answered for each in runs]),
         )
     return table
+
+
+def alike(said: Sequence[str]) -> list[float]:
+    """Share of public images of which two seeds' students say the same, of each pair of seeds."""
+    says = [np.array(list(each)) for each in said]
+    return [float((one == other).mean()) for one, other in itertools.combinations(says, 2)]
 
 
 def published_table() -> Table:
@@ -120,6 +152,8 @@ def published_table() -> Table:
 def shown(shares: list[float]) -> str:
     """Mean in percent and, of more than one, its standard error."""
     percent = 100 * np.array(shares)
+    if not len(percent):
+        return ""
     if len(percent) == 1:
         return f"{percent[0]:.2f}"
     return f"{percent.mean():.2f} ± {percent.std(ddof=1) / np.sqrt(len(percent)):.2f}"
@@ -129,8 +163,8 @@ def write(path: Path, found: Found, settings: Settings, seconds: float) -> None:
     """All runs as JSON."""
     runs = [
         {**asdict(way), "seed": seed, **asdict(result)}
-        for way in ways()
-        for seed, result in sorted(found[way].items())
+        for way, by_seed in found.items()
+        for seed, result in sorted(by_seed.items())
     ]
     device = torch.cuda.get_device_name() if settings.device == "cuda" else "cpu"
     content = {
@@ -151,7 +185,9 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of mnist.npz")
     parser.add_argument("--seeds", type=int, default=5, help="encoders, noises and students")
     parser.add_argument("--epochs", type=int, default=500, help="of the encoder")
-    parser.add_argument("--student-epochs", type=int, default=40, help="of each student")
+    parser.add_argument("--student-epochs", type=int, default=0, help="of each student")
+    parser.add_argument("--mechanisms", nargs="+", default=MECHANISMS, choices=MECHANISMS)
+    parser.add_argument("--students", nargs="+", default=["surer"], choices=list(STUDENTS))
     parser.add_argument("--honest", type=int, default=NUM_SITES - 1, help="sites that keep noise")
     parser.add_argument("--encoder-jobs", type=int, default=5, help="encoders side by side")
     parser.add_argument("--jobs", type=int, default=12, help="students side by side")
@@ -162,7 +198,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # One thread a process: there are as many processes as cores.
     os.environ["OMP_NUM_THREADS"] = "1"
-    console, begun = Console(highlight=False), time.monotonic()
+    console, begun = Console(highlight=False, width=120), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(
             file=arguments.data_dir / "mnist.npz",
@@ -175,9 +211,13 @@ def main() -> None:
         )
         settings.encoders.mkdir(parents=True, exist_ok=True)
         make_encoders(arguments.seeds, arguments.encoder_jobs, settings, console)
-        found: Found = defaultdict(dict)
-        for way, seed, result in measure_all(arguments.seeds, arguments.jobs, settings, console):
-            found[way][seed] = result
+        together = ways(arguments.mechanisms, arguments.students)
+        found: Found = {way: {} for each in together for way in each}
+        for seed, results in measure_all(
+            together, arguments.seeds, arguments.jobs, settings, console
+        ):
+            for way, result in results.items():
+                found[way][seed] = result
             if arguments.results:
                 write(arguments.results, found, settings, time.monotonic() - begun)
     console.print(results_table(found))

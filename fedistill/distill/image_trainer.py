@@ -24,6 +24,7 @@ from fedistill.features.affine import MODERATE, Affine, random_affine
 Progress = Callable[[int, int], None]
 
 AT_ONCE = 2048
+_SMALLEST = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class ImageRecipe:
         begin: Share of the training before the first such step, in [0, 1].
         steps: Such steps in the whole training, were there no `begin`.
         sharpness: Power of the answers that become targets, at least 1.
+        target_power: The same of the targets that it begins with. A denoised target is shrunk
+            towards no answer, and a student that learns this blurs what the target tells apart.
     """
 
     epochs: int = 40
@@ -53,6 +56,7 @@ class ImageRecipe:
     begin: float = 0.25
     steps: int = 20
     sharpness: float = 2.0
+    target_power: float = 1.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2 or self.steps < 1:
@@ -65,8 +69,9 @@ class ImageRecipe:
                 f"self_training={self.self_training} and begin={self.begin} must be from 0 to 1: "
                 "use self_training=0 for none"
             )
-        if not 1 <= self.sharpness < math.inf:
-            raise ConfigError(f"sharpness={self.sharpness} must be at least 1: raise it")
+        for name in ("sharpness", "target_power"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1: raise it")
 
 
 def enough_epochs(num_images: int, *, epochs: int, steps: int) -> int:
@@ -102,7 +107,8 @@ def distil_images(
     # The layout in which a GPU's tensor cores are fed without copies.
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     student.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
-    images, targets = images.to(device), targets.to(device, torch.float32)
+    images = images.to(device)
+    targets = sharpened(targets.to(device, torch.float32), recipe.target_power)
     batch = min(recipe.batch, len(images))
     steps = max(1, len(images) // batch)
     average = moving_average(student, decay=recipe.ema_decay)
@@ -116,8 +122,8 @@ def distil_images(
 
     for epoch in range(recipe.epochs):
         if _corrects_itself(epoch, recipe):
-            answers = predict_images(average.module, images, device=device) ** recipe.sharpness
-            answers /= answers.sum(dim=1, keepdim=True)
+            answers = predict_images(average.module, images, device=device)
+            answers = sharpened(answers, recipe.sharpness)
             targets = targets + recipe.self_training * (answers.to(device) - targets)
         order = torch.randperm(len(images), generator=generator).to(device)
         for step in range(steps):
@@ -137,6 +143,12 @@ def distil_images(
             progress(epoch + 1, recipe.epochs)
     student.load_state_dict(average.module.state_dict())
     student.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+
+
+def sharpened(probabilities: Tensor, power: float) -> Tensor:
+    """Each row's probabilities to that power, (num_rows, num_classes), of sum one again."""
+    raised = probabilities.clamp_min(0) ** power
+    return raised / raised.sum(dim=1, keepdim=True).clamp_min(_SMALLEST)
 
 
 @torch.inference_mode()
