@@ -36,7 +36,8 @@ class ImageRecipe:
         batch: Images a step.
         learning_rate: Peak of a one-cycle schedule.
         weight_decay: Of AdamW.
-        ema_decay: Of the moving average of the weights, in [0, 1).
+        ema_decay: Of the moving average of the weights, in [0, 1); less in a short training, so
+            that the average forgets where it began.
         views: Bounds of the transforms; None shows images as they are.
         self_training: Share of the targets that each step of self-training replaces; 0 for none.
         begin: Share of the training before the first such step, in [0, 1].
@@ -111,12 +112,13 @@ def distil_images(
     targets = sharpened(targets.to(device, torch.float32), recipe.target_power)
     batch = min(recipe.batch, len(images))
     steps = max(1, len(images) // batch)
-    average = moving_average(student, decay=recipe.ema_decay)
+    num_steps = recipe.epochs * steps
+    average = moving_average(student, decay=min(recipe.ema_decay, max(0.0, 1 - 5 / num_steps)))
     optimizer = torch.optim.AdamW(
         student.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=recipe.learning_rate, total_steps=recipe.epochs * steps
+        optimizer, max_lr=recipe.learning_rate, total_steps=num_steps
     )
     generator = torch.Generator().manual_seed(seed)
 

@@ -105,7 +105,8 @@ def make_student(
         )
     shape = _image_shape(name, proxy) if name in NETWORKS or as_images else None
     student = network_student(name, Scaled(*_scale(proxy.rows, shape), shape), num_classes)
-    _check(student, proxy.rows)
+    if isinstance(student.body, OwnNetwork):
+        _check(student, student.body.network, proxy.rows)
     return student
 
 
@@ -169,12 +170,12 @@ def _imported(name: str, num_inputs: int, num_classes: int) -> nn.Module:
 
 
 @torch.inference_mode()
-def _check(student: NetworkStudent, rows: Rows) -> None:
-    """Refuse a network that does not map rows to logits."""
-    few = torch.tensor(rows[:8])
-    student.eval()
+def _check(student: NetworkStudent, network: nn.Module, rows: Rows) -> None:
+    """Refuse a network of one's own that does not map rows to logits."""
+    few = student.encoding(torch.tensor(rows[:8])).flatten(1)
+    network.eval()
     try:
-        logits = student(few)
+        logits = network(few)
     except Exception as error:
         raise ConfigError(
             f"student={student.name!r} must take (batch, {student.num_columns}) float32 "
@@ -187,4 +188,4 @@ def _check(student: NetworkStudent, rows: Rows) -> None:
             f"{student.num_classes} finite logits a row: let its last layer have as many outputs "
             "as the factory is told of classes"
         )
-    student.train()
+    network.train()

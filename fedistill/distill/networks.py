@@ -118,7 +118,8 @@ class Attending(nn.Module):
         return widened
 
     def _attend(self, patches: Tensor) -> Tensor:
-        size = (len(patches), patches.shape[1], self.heads, -1)
+        # Not `len`, which would fix the size of the batch on export.
+        size = (patches.shape[0], patches.shape[1], self.heads, -1)
         asked = (part(patches).reshape(size).transpose(1, 2) for part in self._parts())
         attended = scaled_dot_product_attention(*asked).transpose(1, 2)
         out: Tensor = self.out(attended.flatten(2))
