@@ -44,6 +44,7 @@ COMMANDS = {
     "fedistill plan --proxy proxy.parquet --rows-at-least 6500 --format json --plot plan.html": (
         HELP
     ),
+    "python -m benchmarks.mnist --data-dir DIR": HELP,
     "python -m benchmarks.planner --data-dir DIR": HELP,
     "python -m benchmarks.banks": HELP,
     "python -m benchmarks.secagg": HELP,
@@ -71,6 +72,9 @@ COMMANDS = {
     f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=/data/digits.onnx'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=/data/digits.onnx "
     "mechanism=votes'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=/data/digits.onnx "
+    "student=cnn'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid student=my_students:wide'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/notes.npz partition=iid encoder=/data/notes.onnx'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=my_encoders:halves'": PREPARE,
     f"{EMBED} /data/complaints.parquet --column text": MINILM_TEST,
