@@ -263,6 +263,11 @@ class RunConfig(BaseModel):
                 "augmentation='affine' moves images, and student='mlp' learns rows of a table: set "
                 "student to 'cnn', 'resnet' or 'vit', or augmentation to 'auto'"
             )
+        if self.student in rules.STUDENTS[1:] and self.holdout_fraction > 0:
+            raise ConfigError(
+                f"holdout-fraction={self.holdout_fraction} must be 0 with student={self.student!r}: "
+                "sites run no student with convolutions on held-out rows; set student='mlp', or 0"
+            )
         if self.min_sites < self.sites_needed:
             raise ConfigError(
                 f"min-sites={self.min_sites} must be at least {self.sites_needed} with "
