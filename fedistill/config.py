@@ -265,8 +265,9 @@ class RunConfig(BaseModel):
             )
         if self.student in rules.STUDENTS[1:] and self.holdout_fraction > 0:
             raise ConfigError(
-                f"holdout-fraction={self.holdout_fraction} must be 0 with student={self.student!r}: "
-                "sites run no student with convolutions on held-out rows; set student='mlp', or 0"
+                f"holdout-fraction={self.holdout_fraction} must be 0 with student="
+                f"{self.student!r}: sites run no student with convolutions on held-out rows; set "
+                "student='mlp', or 0"
             )
         if self.min_sites < self.sites_needed:
             raise ConfigError(
