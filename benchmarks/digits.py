@@ -18,7 +18,6 @@ from fedistill.distill.image_trainer import ImageRecipe, distil_images, predict_
 from fedistill.distill.noise_aware import propagate_labels
 from fedistill.distill.target import build_ensemble
 from fedistill.features import proxy_basis
-from fedistill.features.affine import STRONG
 from fedistill.features.images import image_shape
 from fedistill.features.self_supervised import ImageEncoder, Recipe, pretrain, public_images
 from fedistill.labels import EnsembleTarget, LabelQuestion
@@ -35,10 +34,6 @@ STUDENTS = {
     "plain": ImageRecipe(),
     "sharp": ImageRecipe(target_power=4, learning_rate=1e-3, epochs=60, self_training=0),
     "late": ImageRecipe(target_power=4, learning_rate=1e-3, epochs=60, begin=0.5),
-    "strong": ImageRecipe(target_power=4, learning_rate=1e-3, epochs=80, views=STRONG),
-    "surer": ImageRecipe(
-        target_power=4, learning_rate=1e-3, epochs=80, views=STRONG, begin=0.5, sharpness=4
-    ),
 }
 """Ways to learn from the same answer."""
 

@@ -75,16 +75,16 @@ def test_students_that_differ_alone_learn_from_one_answer(
 
     monkeypatch.setattr(digits, "answer", remember)
     way = Way(mechanism="votes", trust="none", epsilon=epsilon, spread=True, student="", cells=20)
-    for student in ("sharp", "strong"):
+    for student in ("sharp", "plain"):
         measure(0, replace(way, student=student), settings)
     assert asked == [way]
 
 
 def test_ways_differ_in_the_student_alone_within_a_list() -> None:
-    found = ways(MECHANISMS, ["sharp", "strong"])
+    found = ways(MECHANISMS, ["sharp", "plain"])
     assert len(found) == 2 * 3 * 3
     for each in found:
-        assert [way.student for way in each] == ["sharp", "strong"]
+        assert [way.student for way in each] == ["sharp", "plain"]
         assert len({replace(way, student="") for way in each}) == 1
 
 
