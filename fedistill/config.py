@@ -213,8 +213,34 @@ class RunConfig(BaseModel):
     trim: int = Field(
         1, ge=1, le=499, description="sites that `trimmed` cuts at each end, in every direction"
     )
-    student: Annotated[str, rules.one_of("mlp")] = Field(
-        "mlp", description="the student's architecture"
+    student: Annotated[str, AfterValidator(rules.student)] = Field(
+        "mlp",
+        description="the student's architecture: `mlp` for tables; `cnn`, `resnet` or `vit` for "
+        "square images; or your own network, an import path `package.module:factory`",
+    )
+    augmentation: Annotated[str, rules.one_of("auto", "affine", "none")] = Field(
+        "auto",
+        description="what the student sees besides public rows: images moved at random (`affine`), "
+        "or nothing (`none`); `auto`: images for `cnn`, `resnet` and `vit`, else rows with swapped "
+        "entries",
+    )
+    label_propagation: bool = Field(
+        False,
+        description="whether a student of images learns labels that were spread over images whose "
+        "public features lie close",
+    )
+    self_training: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of its target that a student of images replaces by its own answers in "
+        "each of 20 steps, after a quarter of its training; 0: none",
+    )
+    student_epochs: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="passes over the proxy images of a student of images; 0: what suits it",
     )
     prune_ratio: float = Field(
         0.5, ge=0, le=0.9, description="share of the student's channels to prune"
@@ -241,6 +267,17 @@ class RunConfig(BaseModel):
             raise ConfigError(
                 f"min-sites={self.min_sites} must be at most num-sites={self.num_sites}: "
                 "lower min-sites"
+            )
+        if self.student == "mlp" and self.augmentation == "affine":
+            raise ConfigError(
+                "augmentation='affine' moves images, and student='mlp' learns rows of a table: set "
+                "student to 'cnn', 'resnet' or 'vit', or augmentation to 'auto'"
+            )
+        if self.student in rules.STUDENTS[1:] and self.holdout_fraction > 0:
+            raise ConfigError(
+                f"holdout-fraction={self.holdout_fraction} must be 0 with student="
+                f"{self.student!r}: sites run no student with convolutions on held-out rows; set "
+                "student='mlp', or 0"
             )
         if self.min_sites < self.sites_needed:
             raise ConfigError(

@@ -12,6 +12,7 @@ Scalar = bool | int | float | str
 
 DATA_SUFFIXES = (".csv", ".npz", ".parquet")
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+STUDENTS = ("mlp", "cnn", "resnet", "vit")
 IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
@@ -62,6 +63,16 @@ def encoder(value: str) -> str:
         raise _refuse(
             "must be the full path of an ONNX file or an import path 'package.module:factory'",
             "write one of these",
+        )
+    return value
+
+
+def student(value: str) -> str:
+    """A name that there is, or `package.module:factory`."""
+    if value not in STUDENTS and not IMPORT_PATH.fullmatch(value):
+        names = ", ".join(_show(name) for name in STUDENTS)
+        raise _refuse(
+            f"must be {names} or an import path 'package.module:factory'", "choose one of these"
         )
     return value
 

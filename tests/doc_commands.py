@@ -50,6 +50,7 @@ COMMANDS = {
     "fedistill plan --proxy proxy.parquet --rows-at-least 6500 --format json --plot plan.html": (
         HELP
     ),
+    "python -m benchmarks.mnist --data-dir DIR": HELP,
     "python -m benchmarks.planner --data-dir DIR": HELP,
     "python -m benchmarks.banks": HELP,
     "python -m benchmarks.secagg": HELP,
@@ -77,6 +78,9 @@ COMMANDS = {
     f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=/data/digits.onnx'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=/data/digits.onnx "
     "mechanism=votes'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=/data/digits.onnx "
+    "student=cnn'": PREPARE,
+    f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid student=my_students:wide'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/notes.npz partition=iid encoder=/data/notes.onnx'": PREPARE,
     f"{SIMULATE} -c 'dataset=/data/digits.npz partition=iid encoder=my_encoders:halves'": PREPARE,
     f"{EMBED} /data/complaints.parquet --column text": MINILM_TEST,
@@ -85,6 +89,9 @@ COMMANDS = {
     ),
     f"{EMBED} /data/letters.csv --column text --encoder my_texts:letters": (
         f"{EMBED_TESTS}::test_the_encoder_of_the_docs_counts_letters"
+    ),
+    "fedistill encoder train /data/public.parquet /data/digits.onnx --ignore-columns note": (
+        "tests/cli/test_encoder_command.py::test_the_command_writes_an_encoder"
     ),
     "fedistill simulate simulations/hospitals_5": PREPARE,
     "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,

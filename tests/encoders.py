@@ -8,9 +8,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
-from fedistill.compress.export import _quiet
 from fedistill.data import ProxySet, numbers
 from fedistill.data.encoder import Encoder
+from fedistill.features.onnx_traces import quiet
 
 
 def write_digits(path: Path) -> Path:
@@ -34,7 +34,7 @@ def export_cnn(path: Path) -> Path:
         torch.nn.Flatten(1),
     ).eval()
     image = torch.zeros(1, 1, 8, 8)
-    with _quiet():
+    with quiet():
         torch.onnx.export(network, (image,), path, dynamo=True, external_data=False, verbose=False)
     return path
 

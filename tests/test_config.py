@@ -59,6 +59,21 @@ def test_every_key_has_a_meaning():
         ({"num-sites": 1001}, "num-sites=1001 must be at most 1000: lower num-sites"),
         ({"num-sites": 3.0}, "num-sites=3.0 must be a whole number: change its value"),
         ({"num-sites": True}, "num-sites=true must be a whole number: change its value"),
+        (
+            {"student": "forest"},
+            "student='forest' must be 'mlp', 'cnn', 'resnet', 'vit' or an import path "
+            "'package.module:factory': choose one of these",
+        ),
+        (
+            {"augmentation": "affine"},
+            "augmentation='affine' moves images, and student='mlp' learns rows of a table: set "
+            "student to 'cnn', 'resnet' or 'vit', or augmentation to 'auto'",
+        ),
+        (
+            {"student": "cnn", "holdout-fraction": 0.2},
+            "holdout-fraction=0.2 must be 0 with student='cnn': sites run no student with "
+            "convolutions on held-out rows; set student='mlp', or 0",
+        ),
         ({"min-sites": 4}, "min-sites=4 must be at most num-sites=3: lower min-sites"),
         ({"min-sites": 0}, "min-sites=0 must be at least 1: raise min-sites"),
         ({"prune-ratio": 0.95}, "prune-ratio=0.95 must be at most 0.9: lower prune-ratio"),

@@ -10,8 +10,7 @@ import torch
 
 from fedistill.compress.export import describe, export_student, write_manifest
 from fedistill.data import Column, ProxySet, code_rows, load_table, numbers, split_table
-from fedistill.distill.encoding import TabularEncoding
-from fedistill.distill.students import make_student
+from fedistill.distill.network_students import make_student
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -36,7 +35,7 @@ def test_the_snippet_for_the_student_runs(
 ) -> None:
     rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     proxy = ProxySet(schema=numbers("abc"), rows=rows)
-    student = make_student("mlp", TabularEncoding.fit(proxy), num_classes=2)
+    student = make_student("mlp", proxy, num_classes=2)
     path = tmp_path / "student.onnx"
     export_student(student, path, schema=proxy.schema, classes=["no", "yes"])
     monkeypatch.chdir(tmp_path)
@@ -51,7 +50,7 @@ def test_the_tutorial_scores_a_patient_by_the_manifest(
     """Whatever the student says of the patient coded by hand, the snippet says."""
     table = load_table("heart_disease")
     proxy = split_table(table, proxy_fraction=0.2, test_fraction=0.15).proxy
-    student = make_student("mlp", TabularEncoding.fit(proxy), num_classes=2)
+    student = make_student("mlp", proxy, num_classes=2)
     with torch.no_grad():
         for parameter in student.parameters():
             parameter *= 3  # untrained students are undecided about everybody

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fedistill
-from fedistill.cli import data, dev, ledger, plan, provision, run, site, site_agent
+from fedistill.cli import data, dev, encoder, ledger, plan, provision, run, site, site_agent
 from fedistill.config import describe_keys
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(dev.app, name="dev")
+app.add_typer(encoder.app, name="encoder")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(provision.app, name="provision")
 site.app.add_typer(site_agent.app)

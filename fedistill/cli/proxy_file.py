@@ -22,6 +22,20 @@ def write_proxy(
     """
     if out.exists() and not force:
         raise BadInput(f"{str(out)!r} is there already: give --force to replace it")
+    proxy = read_public(file, ignore_columns=ignore_columns, encoder=encoder)
+    try:
+        proxy.save(out)
+    except OSError as error:
+        raise BadInput(f"{str(out)!r} cannot be written: {error.strerror}") from error
+    return proxy
+
+
+def read_public(file: Path, *, ignore_columns: tuple[str, ...], encoder: str = "") -> ProxySet:
+    """Public rows of a CSV, Parquet or npz file, coded by the schema that they decide.
+
+    Raises:
+        BadInput: `file` cannot be read, or a column cannot be a feature.
+    """
     raw = read_file(file.absolute(), ignore_columns)
     known = {**raw.columns, **raw.extras}
     for name in ignore_columns:
@@ -35,13 +49,8 @@ def write_proxy(
     check_types(columns)
     index = np.arange(len(next(iter(columns.values()))))
     schema = infer_schema(columns, index)
-    proxy = ProxySet(
+    return ProxySet(
         schema=schema,
         rows=code_rows(columns, schema, index)[0],
         encoder=Encoder.named(encoder),
     )
-    try:
-        proxy.save(out)
-    except OSError as error:
-        raise BadInput(f"{str(out)!r} cannot be written: {error.strerror}") from error
-    return proxy

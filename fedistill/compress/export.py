@@ -6,10 +6,7 @@ runs in float32 inside the graph.
 
 import hashlib
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +20,12 @@ from torch import Tensor, nn
 import fedistill
 from fedistill.data.schema import Kind, Schema
 from fedistill.distill.encoding import ROW_QUANTILES, VALUE_QUANTILES, TabularEncoding
-from fedistill.distill.students import TabularStudent
+from fedistill.distill.network_students import NetworkStudent, Scaled, network_student
+from fedistill.distill.networks import folded, shape_like
+from fedistill.distill.students import Student, TabularStudent
 from fedistill.errors import DataError
+from fedistill.features.images import ImageShape
+from fedistill.features.onnx_traces import quiet, strip
 
 INPUT = "rows"
 OUTPUT = "probabilities"
@@ -49,18 +50,18 @@ CODING = {
 class _Probabilities(nn.Module):
     """What is exported: raw rows to class probabilities."""
 
-    def __init__(self, student: TabularStudent) -> None:
+    def __init__(self, student: Student) -> None:
         super().__init__()
-        self.student = student
+        self.encoding = student.encoding
+        # A BatchNorm between a convolution and what follows would keep it from being quantized.
+        self.body = folded(student.body) if isinstance(student, NetworkStudent) else student.body
 
     def forward(self, rows: Tensor) -> Tensor:
-        logits: Tensor = self.student(rows)
+        logits: Tensor = self.body(self.encoding(rows))
         return logits.softmax(dim=1)
 
 
-def export_student(
-    student: TabularStudent, path: Path, *, schema: Schema, classes: Sequence[str]
-) -> None:
+def export_student(student: Student, path: Path, *, schema: Schema, classes: Sequence[str]) -> None:
     """Write the student as a self-contained ONNX file.
 
     One input `rows`, float32 (batch, num_columns), coded as `CODING` says; one output
@@ -68,8 +69,8 @@ def export_student(
     coding as JSON, as in the manifest.
     """
     # Two rows: an example batch of one would be taken for a constant.
-    example = torch.zeros(2, student.encoding.num_columns)
-    with _quiet():
+    example = torch.zeros(2, student.num_columns)
+    with quiet():
         program = torch.onnx.export(
             _Probabilities(student).eval(),
             (example,),
@@ -84,7 +85,7 @@ def export_student(
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     model = program.model_proto
-    _strip(model)
+    strip(model)
     onnx.helper.set_model_props(
         model,
         {
@@ -98,13 +99,13 @@ def export_student(
     path.write_bytes(model.SerializeToString())
 
 
-def weights_to_bytes(student: TabularStudent) -> bytes:
+def weights_to_bytes(student: Student) -> bytes:
     """The student's weights and its encoding as safetensors."""
     tensors = {name: tensor.contiguous() for name, tensor in student.state_dict().items()}
     return bytes(save_tensors(tensors))
 
 
-def describe(student: TabularStudent, *, schema: Schema, classes: Sequence[str]) -> dict[str, Any]:
+def describe(student: Student, *, schema: Schema, classes: Sequence[str]) -> dict[str, Any]:
     """What the manifest says about the student and the software that made it."""
     return {
         "format": FORMAT,
@@ -113,14 +114,8 @@ def describe(student: TabularStudent, *, schema: Schema, classes: Sequence[str])
         "classes": list(classes),
         "input": {"name": INPUT, "dtype": "float32", "missing": "NaN"},
         "output": {"name": OUTPUT, "dtype": "float32"},
-        "student": "mlp",
-        "hidden": list(student.hidden),
-        "encoding": {
-            "kind": "0/1 columns of categories, piecewise-linear + z-score + missing flags",
-            "row_quantiles": ROW_QUANTILES,
-            "value_quantiles": VALUE_QUANTILES,
-            "width": student.encoding.width,
-        },
+        "student": student.name,
+        **_architecture(student),
         "onnx_opset": OPSET,
         "versions": {
             "fedistill": fedistill.__version__,
@@ -131,6 +126,23 @@ def describe(student: TabularStudent, *, schema: Schema, classes: Sequence[str])
     }
 
 
+def _architecture(student: Student) -> dict[str, Any]:
+    """What it takes, with the weights, to build the student again."""
+    if isinstance(student, TabularStudent):
+        return {
+            "hidden": list(student.hidden),
+            "encoding": {
+                "kind": "0/1 columns of categories, piecewise-linear + z-score + missing flags",
+                "row_quantiles": ROW_QUANTILES,
+                "value_quantiles": VALUE_QUANTILES,
+                "width": student.encoding.width,
+            },
+        }
+    shape = student.encoding.shape if isinstance(student, NetworkStudent) else None
+    image = None if shape is None else {"channels": shape.channels, "side": shape.side}
+    return {"encoding": {"kind": "scaled columns; missing ones are 0", "image": image}}
+
+
 def write_manifest(path: Path, description: Mapping[str, Any], files: Sequence[Path]) -> None:
     """Write the manifest, which pins each of `files` by name, size and sha256."""
     pinned = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
@@ -138,18 +150,19 @@ def write_manifest(path: Path, description: Mapping[str, Any], files: Sequence[P
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def load_student(directory: Path) -> TabularStudent:
+def load_student(directory: Path) -> Student:
     """Rebuild the float student from `student.safetensors` and `manifest.json`.
 
     Raises:
         DataError: A file is missing, is not what its name says, is of another format, or is not
             the one that the manifest pins.
+        ConfigError: It is a network of one's own that cannot be made here.
     """
     try:
         manifest = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
         content = (directory / WEIGHTS_FILE).read_bytes()
         written, pinned = manifest["format"], manifest["files"][WEIGHTS_FILE]["sha256"]
-        hidden, num_classes = tuple(manifest["hidden"]), len(manifest["classes"])
+        untrained = _builder(manifest)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{directory}: no student can be read here: {error!r}") from error
     if written != FORMAT:
@@ -164,13 +177,31 @@ def load_student(directory: Path) -> TabularStudent:
             "restore the file that belongs to the manifest"
         )
     state = load_tensors(content)
-    prefix = "encoding."
-    encoding = TabularEncoding(
-        {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-    )
-    student = TabularStudent(encoding, hidden, num_classes)
+    student = untrained(state)
     student.load_state_dict(state)
     return student.eval()
+
+
+def _builder(manifest: Mapping[str, Any]) -> Callable[[dict[str, Tensor]], Student]:
+    """What makes a student of the manifest's kind, as wide as a state dict that it is given."""
+    name, num_classes = manifest["student"], len(manifest["classes"])
+    if name == "mlp":
+        hidden = tuple(manifest["hidden"])
+        return lambda state: TabularStudent(TabularEncoding(_encoding(state)), hidden, num_classes)
+    image = manifest["encoding"]["image"]
+    shape = None if image is None else ImageShape(**image)
+
+    def build(state: dict[str, Tensor]) -> Student:
+        student = network_student(name, Scaled(**_encoding(state), shape=shape), num_classes)
+        shape_like(student, state)
+        return student
+
+    return build
+
+
+def _encoding(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "encoding."
+    return {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
 
 
 def _columns(schema: Schema) -> list[dict[str, Any]]:
@@ -182,31 +213,5 @@ def _columns(schema: Schema) -> list[dict[str, Any]]:
     ]
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove the exporter's traces: source paths of this machine, and most of the file's size."""
-    graph = model.graph
-    model.ClearField("doc_string")
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    graph.ClearField("value_info")
-
-
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks about itself, and a deprecation inside torch, off the screen."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning
-            )
-            yield
-    finally:
-        logger.setLevel(level)

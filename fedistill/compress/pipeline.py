@@ -18,9 +18,11 @@ from fedistill.compress.export import (
 )
 from fedistill.compress.gate import Candidate, Stage, judge
 from fedistill.compress.prune import prune_student
+from fedistill.compress.prune_network import prune_network, why_not_pruned
 from fedistill.compress.quantize import needs_reduced_range, quantize_file
 from fedistill.data import ProxySet
-from fedistill.distill.students import TabularStudent
+from fedistill.distill.network_students import NetworkStudent
+from fedistill.distill.students import Student, TabularStudent
 from fedistill.distill.trainer import Progress
 from fedistill.labels import EnsembleTarget
 
@@ -46,7 +48,7 @@ class Compression:
 
 
 def compress(
-    student: TabularStudent,
+    student: Student,
     proxy: ProxySet,
     target: EnsembleTarget,
     *,
@@ -58,6 +60,8 @@ def compress(
     progress: Progress | None = None,
 ) -> Compression:
     """Prune, export, quantize and measure; ship the smallest file that passes the gate.
+
+    A student that cannot be pruned is only quantized, and the reason says why.
 
     Writes `student.onnx` (the shipped file), `student.fp32.onnx` (the unpruned float student),
     `student.safetensors` (the float weights that the shipped file was made from) and, last,
@@ -75,10 +79,9 @@ def compress(
         progress: Called with fine-tuning steps done and in all.
     """
     students = {"float": student}
-    if prune_ratio > 0:
-        students["pruned"] = prune_student(
-            student, proxy.rows, prune_ratio=prune_ratio, seed=seed, progress=progress
-        )
+    unpruned = why_not_pruned(student) if prune_ratio > 0 else None
+    if prune_ratio > 0 and not unpruned:
+        students["pruned"] = _pruned(student, proxy, prune_ratio, seed, progress)
     reduce_range = needs_reduced_range()
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".compress-", dir=directory) as scratch:
@@ -96,6 +99,7 @@ def compress(
                 candidates.append(_candidate(name, "int8", path, version))
 
         verdict = judge(candidates, proxy.rows, target.probabilities)
+        reason = f"{verdict.reason} {unpruned}" if unpruned else verdict.reason
 
         shipped = candidates[verdict.shipped]
         files = [work / SHIPPED_FILE, work / FLOAT_FILE, work / WEIGHTS_FILE]
@@ -110,7 +114,7 @@ def compress(
                 "shipped": {
                     "stage": shipped.stage,
                     "precision": shipped.precision,
-                    "reason": verdict.reason,
+                    "reason": reason,
                     "quantization": _quantization(reduce_range)
                     if shipped.precision == "int8"
                     else None,
@@ -124,11 +128,25 @@ def compress(
         shipped=directory / SHIPPED_FILE,
         fp32=directory / FLOAT_FILE,
         stages=verdict.stages,
-        reason=verdict.reason,
+        reason=reason,
     )
 
 
-def _candidate(stage: str, precision: str, path: Path, student: TabularStudent) -> Candidate:
+def _pruned(
+    student: Student, proxy: ProxySet, prune_ratio: float, seed: int, progress: Progress | None
+) -> Student:
+    if isinstance(student, TabularStudent):
+        return prune_student(
+            student, proxy.rows, prune_ratio=prune_ratio, seed=seed, progress=progress
+        )
+    if isinstance(student, NetworkStudent):
+        return prune_network(
+            student, proxy.rows, prune_ratio=prune_ratio, seed=seed, progress=progress
+        )
+    raise TypeError(f"{type(student).__name__} is no student that can be pruned")
+
+
+def _candidate(stage: str, precision: str, path: Path, student: Student) -> Candidate:
     return Candidate(stage=stage, precision=precision, path=path, parameters=student.num_parameters)
 
 

@@ -76,7 +76,7 @@ def prune_student(
             between,
             num_steps=lengths[number],
             seed=seed + number,
-            progress=_shifted(progress, before, sum(lengths)),
+            progress=shifted(progress, before, sum(lengths)),
         )
     return pruned
 
@@ -125,7 +125,8 @@ def _examples(student: TabularStudent, proxy_rows: Rows, seed: int) -> Examples:
     return make_examples(rows, labels, weights)
 
 
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+def shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of a part as that of the whole, `before` of whose `total` were done earlier."""
     if progress is None:
         return None
     return lambda done, _: progress(before + done, total)

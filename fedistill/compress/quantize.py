@@ -2,9 +2,9 @@
 
 Weights become int8, one scale per output channel; activations become uint8, with ranges seen on
 proxy rows (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", section 2). Only Gemm and MatMul are quantized, and of those
-not the last: it holds a percent of the weights, and uint8 logits would tie rows that differ. The
-encoding compares raw values with edges and stays in float.
+Integer-Arithmetic-Only Inference", section 2). Only Conv, Gemm and MatMul are quantized, and not
+the last Gemm or MatMul: it holds a percent of the weights, and uint8 logits would tie rows that
+differ. The encoding compares raw values with edges and stays in float.
 
 CPUs without VNNI multiply uint8 by int8 with an instruction that adds pairs of products in 16 bits
 and saturates (vpmaddubsw). Full 8-bit weights overflow there: answers change and nothing warns.
@@ -70,7 +70,7 @@ def quantize_file(source: Path, destination: Path, proxy_rows: Rows, *, reduce_r
             _ProxyReader(proxy_rows),
             quant_format=QuantFormat.QDQ,
             # Relu too: it then melts into the range of the layer before it, which starts at zero.
-            op_types_to_quantize=[*DENSE, "Relu"],
+            op_types_to_quantize=["Conv", *DENSE, "Relu"],
             nodes_to_exclude=dense[-1:],
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fedistill.data import ProxySet
-from fedistill.distill.encoding import Rows, TabularEncoding
+from fedistill.distill.encoding import Rows
 from fedistill.distill.losses import log_odds_error
-from fedistill.distill.students import TabularStudent, log_odds, make_student
+from fedistill.distill.network_students import make_student
+from fedistill.distill.students import Student, log_odds
 from fedistill.labels import EnsembleTarget
 
 SMALLEST_SPREAD = 1e-6
@@ -88,7 +89,7 @@ def train_student(
     progress: Progress | None = None,
     recipe: Recipe = Recipe(),
     augmentation: Augmentation = Augmentation(),
-) -> TabularStudent:
+) -> Student:
     """Distil the ensemble's target into a fresh student.
 
     Squared error on standardised log-odds; entries count by 1 / (1 + noise variance) where the
@@ -107,7 +108,7 @@ def train_student(
         augmentation: Settings of the copies.
 
     Raises:
-        ConfigError: No student has this name.
+        ConfigError: See `make_student`.
         DataError: No proxy column varies.
     """
     random = np.random.default_rng(seed)
@@ -126,7 +127,7 @@ def train_student(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = make_student(student, TabularEncoding.fit(proxy), target.log_odds.shape[1] + 1)
+        fresh = make_student(student, proxy, target.log_odds.shape[1] + 1)
     optimise(
         fresh,
         examples,
@@ -135,12 +136,12 @@ def train_student(
         seed=seed,
         progress=progress,
     )
-    _restore_scale(fresh.linears[-1], mean, scale)
+    _restore_scale(fresh.last, mean, scale)
     return fresh.eval()
 
 
 def optimise(
-    student: TabularStudent,
+    student: Student,
     examples: Examples,
     recipe: Recipe,
     *,

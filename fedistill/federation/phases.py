@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 
 from fedistill.codec import encode_release
 from fedistill.compress import Compression, Stage, compress, weights_to_bytes
-from fedistill.distill.encoding import TabularEncoding
-from fedistill.distill.students import TabularStudent, make_student
+from fedistill.distill.students import Student
 from fedistill.distill.target import Ensemble
-from fedistill.distill.trainer import train_student
+from fedistill.distill.training import distil, fresh_student
 from fedistill.errors import DataError
 from fedistill.evaluate.files import write_atomically
 from fedistill.federation import messages
 from fedistill.federation.asking import Roster, ask_sites, find_sites, require_sites
 from fedistill.federation.countersigning import take_receipt, without_rewound
+from fedistill.federation.learning import learning_of
 from fedistill.federation.messages import Answer, reason
 from fedistill.labels import LabelRelease
 from fedistill.mechanisms import mechanism_named
@@ -79,20 +79,18 @@ def labels(this: "Run", roster: Roster) -> Releases:
     return releases
 
 
-def student(this: "Run", ensemble: Ensemble) -> TabularStudent:
+def student(this: "Run", ensemble: Ensemble) -> Student:
     """Distil the ensemble into a student."""
     done = this.folder.checkpoint("student.safetensors")
-    proxy = this.public.proxy
+    proxy, learning = this.public.proxy, learning_of(this.config)
     if done.is_file():
-        num_classes = len(this.public.classes)
-        stored = make_student(this.config.student, TabularEncoding.fit(proxy), num_classes)
+        stored = fresh_student(proxy, len(this.public.classes), learning)
         stored.load_state_dict(load_file(done))
-        return stored
-    trained = train_student(
+        return stored.eval()
+    trained = distil(
         proxy,
-        ensemble.target,
-        relabel=ensemble.label,
-        student=this.config.student,
+        ensemble,
+        learning,
         seed=this.config.seed,
         progress=partial(this.progress.step, "student"),
     )
@@ -100,7 +98,7 @@ def student(this: "Run", ensemble: Ensemble) -> TabularStudent:
     return trained
 
 
-def compression(this: "Run", trained: TabularStudent, ensemble: Ensemble) -> Compression:
+def compression(this: "Run", trained: Student, ensemble: Ensemble) -> Compression:
     """Prune, quantize, measure, and ship what passes the gate."""
     done = this.folder.checkpoint("compression.json")
     if done.is_file():

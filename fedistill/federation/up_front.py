@@ -81,6 +81,10 @@ def _check(config: RunConfig, public: Public) -> None:
     if config.secure_aggregation:
         _check_sums(config, len(public.site_names))
     _check_mechanisms(config, public)
+    if config.student != "mlp":
+        from fedistill.federation.learning import check_student  # imports torch
+
+        check_student(config, public)
     if config.holdout_fraction > 0:
         _check_evaluation(config, public)
     if config.output_dir and not config.resume:

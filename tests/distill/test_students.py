@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from fedistill.distill.encoding import TabularEncoding
+from fedistill.distill.network_students import make_student
 from fedistill.distill.students import (
     TabularStudent,
-    make_student,
     predict_log_odds,
     predict_probabilities,
 )
@@ -13,15 +13,15 @@ from fedistill.errors import ConfigError
 
 
 def test_an_mlp_student_has_two_hidden_layers_of_64_and_one_logit_a_class(proxy, rows):
-    student = make_student("mlp", TabularEncoding.fit(proxy), num_classes=3)
+    student = make_student("mlp", proxy, num_classes=3)
     assert student.hidden == (64, 64)
     assert student(torch.tensor(rows[:5])).shape == (5, 3)
     assert student.num_parameters == 64 * (student.encoding.width + 1) + 64 * 65 + 3 * 65
 
 
 def test_an_unknown_student_is_named_in_the_error(proxy):
-    with pytest.raises(ConfigError, match="student='cnn'"):
-        make_student("cnn", TabularEncoding.fit(proxy), num_classes=2)
+    with pytest.raises(ConfigError, match="student='forest'"):
+        make_student("forest", proxy, num_classes=2)
 
 
 def test_probabilities_are_the_softmax_of_log_odds_with_class_0_as_zero(proxy, rows):

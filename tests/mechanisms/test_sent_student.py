@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from fedistill.compress import compress
-from fedistill.distill.encoding import TabularEncoding
-from fedistill.distill.students import make_student
+from fedistill.distill.network_students import make_student
 from fedistill.errors import PolicyRefusal
 from fedistill.labels import EnsembleTarget
 from fedistill.mechanisms.sent_student import read_student, student_sha256, student_to_bytes
@@ -64,7 +63,7 @@ def test_what_might_end_the_agent_on_some_row_is_refused(model, words: str) -> N
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_shipped_students_may_be_scored(tmp_path, quantize: str, num_classes: int) -> None:
     proxy = make_proxy(120)
-    student = make_student("mlp", TabularEncoding.fit(proxy), num_classes)
+    student = make_student("mlp", proxy, num_classes)
     target = EnsembleTarget(
         log_odds=np.zeros((120, num_classes - 1)), std=np.ones((120, num_classes - 1)), num_sites=3
     )

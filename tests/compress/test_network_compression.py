@@ -1,0 +1,191 @@
+"""Students of images, pruned, quantized, exported and rebuilt."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from fedistill.compress import compress, load_student, predict_file
+from fedistill.compress import pipeline as compress_pipeline
+from fedistill.compress.export import export_student
+from fedistill.compress.prune_network import prune_network
+from fedistill.data import ProxySet, numbers
+from fedistill.distill.image_trainer import ImageRecipe, distil_images
+from fedistill.distill.network_students import NetworkStudent, make_student
+from fedistill.distill.students import predict_probabilities
+from fedistill.labels import EnsembleTarget
+
+CLASSES = tuple("0123456789")
+OWN = "tests.distill.test_network_students:small"
+quickly = partial(prune_network, steps_between=5, last_steps=60)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[ProxySet, EnsembleTarget]:
+    data = load_digits()
+    rows = data.data[:500].astype(np.float32)
+    logits = 4 * np.eye(10)[data.target[:500]]
+    log_odds = logits[:, 1:] - logits[:, :1]
+    proxy = ProxySet(schema=numbers(f"x{j}" for j in range(64)), rows=rows)
+    return proxy, EnsembleTarget(log_odds=log_odds, std=np.zeros(log_odds.shape), num_sites=3)
+
+
+def trained(name: str, digits: tuple[ProxySet, EnsembleTarget], epochs: int = 12) -> NetworkStudent:
+    proxy, target = digits
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        student = make_student(name, proxy, num_classes=10)
+    assert isinstance(student, NetworkStudent)
+    images = student.encoding(torch.tensor(proxy.rows))
+    recipe = ImageRecipe(epochs=epochs, batch=64, ema_decay=0.9)
+    labels = torch.from_numpy(target.probabilities)
+    distil_images(student.body, images, labels, seed=0, recipe=recipe)
+    return student.eval()
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet"])
+def test_pruning_takes_its_share_of_channels_and_keeps_the_answers(name, digits) -> None:
+    student = trained(name, digits)
+    before = {key: each.clone() for key, each in student.state_dict().items()}
+    done: list[tuple[int, int]] = []
+    pruned = quickly(
+        student,
+        digits[0].rows,
+        prune_ratio=0.5,
+        seed=0,
+        progress=lambda now, total: done.append((now, total)),
+    )
+    widths = [m.out_channels for m in student.modules() if isinstance(m, torch.nn.Conv2d)]
+    narrow = [m.out_channels for m in pruned.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert narrow == [width // 2 for width in widths]
+    assert pruned.num_parameters < 0.4 * student.num_parameters
+    assert all(torch.equal(each, before[key]) for key, each in student.state_dict().items())
+    says, said = (predict_probabilities(s, digits[0].rows).argmax(1) for s in (pruned, student))
+    assert (says == said).mean() > 0.9
+    assert done[-1][0] == done[-1][1] == len(done)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet"])
+def test_all_candidates_are_made_and_the_files_answer_alike(
+    name, digits, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(compress_pipeline, "prune_network", quickly)
+    proxy, target = digits
+    student = trained(name, digits)
+    done = compress(
+        student,
+        proxy,
+        target,
+        classes=CLASSES,
+        prune_ratio=0.5,
+        int8=True,
+        directory=tmp_path,
+        seed=0,
+    )
+    by_stage = {stage.stage: stage for stage in done.stages}
+    assert list(by_stage) == ["float", "pruned", "quantized", "pruned+quantized"]
+    assert by_stage["quantized"].bytes < 0.6 * by_stage["float"].bytes
+    assert by_stage["quantized"].agreement > 0.95
+    np.testing.assert_allclose(
+        predict_file(done.fp32, proxy.rows), predict_probabilities(student, proxy.rows), atol=1e-4
+    )
+    rebuilt = load_student(tmp_path)
+    shipped = next(stage for stage in done.stages if stage.shipped)
+    assert rebuilt.num_parameters == shipped.parameters
+    says = predict_probabilities(rebuilt, proxy.rows).argmax(axis=1)
+    assert (says == predict_file(done.shipped, proxy.rows).argmax(axis=1)).mean() > 0.95
+
+
+def test_convolutions_are_integers_in_a_quantized_file(digits, tmp_path: Path) -> None:
+    path = tmp_path / "cnn.onnx"
+    student = trained("cnn", digits, epochs=1)
+    export_student(student, path, schema=digits[0].schema, classes=CLASSES)
+    assert "BatchNormalization" not in {node.op_type for node in onnx.load(path).graph.node}
+    quantized = tmp_path / "cnn.int8.onnx"
+    compress_pipeline.quantize_file(path, quantized, digits[0].rows, reduce_range=True)
+    graph = onnx.load(quantized).graph
+    dequantized = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    types = {each.name: each.data_type for each in graph.initializer}
+    kernels = [types[dequantized[n.input[1]]] for n in graph.node if n.op_type == "Conv"]
+    assert len(kernels) == 7
+    assert set(kernels) == {onnx.TensorProto.INT8}
+
+
+def test_a_pruned_student_is_rebuilt_from_its_files(digits, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(compress_pipeline, "prune_network", quickly)
+    monkeypatch.setattr(compress_pipeline, "judge", _ship("pruned"))
+    proxy, target = digits
+    student = trained("resnet", digits, epochs=2)
+    done = compress(
+        student,
+        proxy,
+        target,
+        classes=CLASSES,
+        prune_ratio=0.3,
+        int8=False,
+        directory=tmp_path,
+        seed=0,
+    )
+    rebuilt = load_student(tmp_path)
+    assert rebuilt.num_parameters < student.num_parameters
+    np.testing.assert_allclose(
+        predict_probabilities(rebuilt, proxy.rows),
+        predict_file(done.shipped, proxy.rows),
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("vit", "Channels of a vit are not pruned"), (OWN, f"Channels of {OWN} are not pruned")],
+)
+def test_who_cannot_be_pruned_ships_otherwise_and_the_manifest_says_why(
+    name, why, digits, tmp_path: Path
+) -> None:
+    proxy, target = digits
+    student = trained(name, digits, epochs=2) if name == "vit" else _own(proxy)
+    done = compress(
+        student,
+        proxy,
+        target,
+        classes=CLASSES,
+        prune_ratio=0.5,
+        int8=True,
+        directory=tmp_path,
+        seed=0,
+    )
+    assert [stage.stage for stage in done.stages] == ["float", "quantized"]
+    assert why in done.reason
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["student"] == name
+    assert manifest["shipped"]["reason"] == done.reason
+    np.testing.assert_allclose(
+        predict_probabilities(load_student(tmp_path), proxy.rows),
+        predict_file(done.fp32, proxy.rows),
+        atol=1e-4,
+    )
+
+
+def _own(proxy: ProxySet) -> NetworkStudent:
+    student = make_student(OWN, proxy, num_classes=10)
+    assert isinstance(student, NetworkStudent)
+    return student.eval()
+
+
+def _ship(stage: str):
+    """The gate, but for its choice."""
+    from dataclasses import replace
+
+    from fedistill.compress.gate import judge
+
+    def judged(candidates, rows, target):
+        verdict = judge(candidates, rows, target)
+        index = [each.stage for each in verdict.stages].index(stage)
+        return replace(verdict, shipped=index)
+
+    return judged
