@@ -28,10 +28,10 @@ def account(path: Path) -> Account:
     return Account(charges=charges, releases=digests)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder` by name: two are equal if nothing changed by a byte."""
+def contents(folder: Path, pattern: str = "*") -> dict[str, bytes]:
+    """Every file of such a name below `folder`: two are equal if nothing changed by a byte."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(folder.rglob(pattern))
         if path.is_file()
     }

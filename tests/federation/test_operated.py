@@ -34,6 +34,8 @@ pytestmark = pytest.mark.usefixtures("quick", "loggers")
 VALUE, LABEL, UNIT, MISFIT = "31337.4242", "labelsecret", "unitsecret", "misfitsecret"
 RUNS = ("run", "plain", "more", "broken")
 
+ROUND = ("keys", "shares", "sealed", "agree", "unmask")
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
@@ -163,7 +165,7 @@ def test_lines_in_json_are_objects_with_the_fields_that_apply(folder, capfd, mon
     out, err = capfd.readouterr()
     agents = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
     answered = [line for line in agents if line["event"] == "answered"]
-    assert {line["phase"] for line in answered} == {"keys", "shares", "sealed", "agree", "unmask"}
+    assert {line["phase"] for line in answered} == {*ROUND, "receipts"}
     for line in answered:
         assert line.keys() == {"time", "level", "event", "message", *FIELDS}
         assert line["run"] == "1"
@@ -211,12 +213,12 @@ def test_the_agent_s_metrics_are_what_happened(folder):
     assert after[f"{agent}delta{{}}"] == policy.delta
     assert after[f"{agent}rounds_total{{}}"] == 2
     assert after[f"{agent}open_rounds{{}}"] == 0
-    for method in ("keys", "shares", "sealed", "agree", "unmask"):
+    for method in ROUND:
         label = json.dumps({"method": method})
         assert after[f"{agent}answers_total{label}"] == 2
         assert after[f"{agent}sent_bytes_total{label}"] > 0
         assert after[f"{agent}phase_seconds_count{label}"] == 2
-    refused = json.dumps({"method": "labels", "public_class": "policy"})
+    refused = json.dumps({"method": "labels", "public_class": "policy:secure-aggregation"})
     assert after[f"{agent}refusals_total{refused}"] == 1
     assert after[f"{agent}last_answer_timestamp_seconds{{}}"] > 1e9
     labels = {
