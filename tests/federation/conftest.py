@@ -6,9 +6,9 @@ import pytest
 from flwr.app import RecordDict
 
 from fedistill.config import RunConfig
+from fedistill.distill import training
 from fedistill.distill.trainer import Recipe
 from fedistill.evaluate.summary import Summary
-from fedistill.federation import phases
 from fedistill.federation.client_app import app
 from fedistill.federation.countersigning import Countersigner
 from fedistill.federation.local_grid import LocalGrid
@@ -65,7 +65,7 @@ class Spy(LocalGrid):
 def quick(monkeypatch):
     """Train shortly: these tests are about the workflow, not about the student."""
     short = Recipe(epochs=1, steps=60)
-    monkeypatch.setattr(phases, "train_student", partial(phases.train_student, recipe=short))
+    monkeypatch.setattr(training, "train_student", partial(training.train_student, recipe=short))
 
 
 @pytest.fixture
