@@ -14,6 +14,9 @@ CONFIDENCE = 0.95
 FAR_BEHIND = 0.05
 """So far behind the best, a mechanism is no choice, however few draws say so."""
 
+LEAST_SIGNAL = 0.02
+"""Labels that let nobody score this much above chance count as if they did."""
+
 _MUCH_SMALLER = 0.9
 
 
@@ -46,8 +49,8 @@ def recommend(trials: Sequence[Trial], epsilon: float, *, metric: str) -> Advice
         return Advice(mechanism=None, tied=(), reason="No mechanism could be tried.")
     means = {name: float(np.mean(list(by_draw.values()))) for name, by_draw in scores.items()}
     best = max(means, key=lambda name: means[name])
-    gains = [trial.score - trial.chance for trial in here if trial.mechanism == best]
-    if np.mean(gains) <= reach(np.array(gains)):
+    gains = np.array([_share_of_attainable(trial) for trial in here if trial.mechanism == best])
+    if gains.mean() <= reach(gains):
         reason = f"No mechanism is clearly better than guessing at epsilon {epsilon:g}: expect "
         reason += "nothing there; raise epsilon, or bring more rows or sites."
         return Advice(mechanism=None, tied=(), reason=reason)
@@ -91,6 +94,14 @@ def reach(values: npt.NDArray[np.float64]) -> float:
     if len(values) < 2:
         return float("inf")
     return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * standard_error(values)
+
+
+def _share_of_attainable(trial: Trial) -> float:
+    """What was learned, as a share of what the draw's labels let anyone learn.
+
+    Draws differ in how much that is, and that difference is no doubt about the mechanism.
+    """
+    return (trial.score - trial.chance) / max(trial.attainable - trial.chance, LEAST_SIGNAL)
 
 
 def _alike(best: dict[int, float], other: dict[int, float]) -> bool:
