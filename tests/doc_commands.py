@@ -53,6 +53,8 @@ COMMANDS = {
     "python -m benchmarks.mnist --data-dir DIR": HELP,
     "python -m benchmarks.planner --data-dir DIR": HELP,
     "python -m benchmarks.banks": HELP,
+    "python -m benchmarks.banks --trust secagg --partitions iid --sets thyroid credit_default "
+    "adult --data-dir DIR": HELP,
     "python -m benchmarks.secagg": HELP,
     "python -m benchmarks.main_job": HELP,
     "python -m benchmarks.vs_fedavg_dpsgd --data-dir DIR": HELP,
