@@ -136,9 +136,7 @@ def _drop_codes(student: TabularStudent, num_codes: int, prune_by: str) -> None:
         worth = worth * first.weight.grad
     kept = sorted(worth.sum(dim=0).argsort(stable=True)[surplus:].tolist())
     student.encoding = student.encoding.only(kept)
-    torch_pruning.prune_linear_in_channels(
-        first, sorted(set(range(first.in_features)) - set(kept))
-    )
+    torch_pruning.prune_linear_in_channels(first, sorted(set(range(first.in_features)) - set(kept)))
 
 
 def examples_of(student: TabularStudent, proxy_rows: Rows, seed: int) -> Examples:
