@@ -104,6 +104,7 @@ def make_candidates(
                     folder / f"{name}.onnx",
                     proxy,
                     settings,
+                    teacher=student,
                     classes=classes,
                     reduce_range=reduce_range,
                     seed=seed,
@@ -132,7 +133,7 @@ def _versions(
 ) -> dict[str, Student]:
     """The student by stage, "float" first, then with ever fewer channels or weights."""
     versions = {"float": student}
-    ratios = [ratio for ratio in settings.ratios if ratio > 0]
+    ratios = settings.ratios
     sparse = settings.prune_by == "unstructured"
     why_not = why_not_pruned(student) if ratios and not sparse else None
     if why_not:
@@ -174,6 +175,7 @@ def _lowered(
     proxy: ProxySet,
     settings: Settings,
     *,
+    teacher: Student,
     classes: Sequence[str],
     reduce_range: bool,
     seed: int,
@@ -187,7 +189,12 @@ def _lowered(
     else:
         if settings.quantize == "int8-qat":
             version = qat.train_quantized(
-                version, proxy.rows, reduce_range=reduce_range, float_ends=ends, seed=seed
+                version,
+                proxy.rows,
+                teacher=teacher,
+                reduce_range=reduce_range,
+                float_ends=ends,
+                seed=seed,
             )
             source = destination.with_suffix(".float.onnx")
             export_student(version, source, schema=proxy.schema, classes=classes)

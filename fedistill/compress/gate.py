@@ -19,6 +19,7 @@ from fedistill.distill.encoding import Rows
 LEAST_AGREEMENT = 0.99
 MOST_METRIC_LOSS = 0.002
 ROWS_AT_ONCE = 4096
+NO_BOUNDS = Bounds()
 TIMED_CALLS = {1: 300, 256: 60}
 WARM_UP_CALLS = 10
 SAME_SIZE = 1.01
@@ -98,7 +99,7 @@ def judge(
     candidates: Sequence[Candidate],
     proxy_rows: Rows,
     target_probabilities: Probabilities,
-    bounds: Bounds = Bounds(),
+    bounds: Bounds = NO_BOUNDS,
 ) -> Verdict:
     """Measure all candidates and choose the smallest that passes.
 
@@ -114,7 +115,7 @@ def judge(
         target_probabilities: (num_proxy, num_classes), of the ensemble.
         bounds: Of size and latency on this machine.
     """
-    reference = predict(_session(candidates[0].path), proxy_rows)
+    reference = predict(session_of(candidates[0].path), proxy_rows)
     measured = [
         _measure(candidate, reference, proxy_rows, target_probabilities) for candidate in candidates
     ]
@@ -163,7 +164,7 @@ def expected_auc(scores: Probabilities, target: Probabilities) -> float:
 
 def predict_file(path: Path, rows: Rows) -> Probabilities:
     """Class probabilities (n, num_classes) that an ONNX file gives for raw rows."""
-    return predict(_session(path), rows)
+    return predict(session_of(path), rows)
 
 
 def predict(session: onnxruntime.InferenceSession, rows: Rows) -> Probabilities:
@@ -175,7 +176,7 @@ def predict(session: onnxruntime.InferenceSession, rows: Rows) -> Probabilities:
     return np.concatenate(parts).astype(np.float64)
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def session_of(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -185,7 +186,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 def _measure(
     candidate: Candidate, reference: Probabilities, proxy_rows: Rows, target: Probabilities
 ) -> Stage:
-    session = _session(candidate.path)
+    session = session_of(candidate.path)
     answers = predict(session, proxy_rows)
     return Stage(
         stage=candidate.stage,

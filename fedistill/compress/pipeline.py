@@ -80,8 +80,7 @@ def compress(
         progress: Called with fine-tuning steps done and in all.
 
     Raises:
-        ConfigError: The student has an operator that ONNX has not, or what `quantize` asks for is
-            not installed.
+        ConfigError: The student has an operator that ONNX has not.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".compress-", dir=directory) as scratch:

@@ -3,8 +3,8 @@
 torchao's PT2E workflow puts fake quantization before and behind the layers of the exported body
 (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-
 Only Inference", section 3), on the grid that onnxruntime will use: uint8 activations, int8 weights
-with a scale per output channel, the same layers in float. The teacher is the student before it. What
-is kept are the trained float weights: `quantize_file` rounds them, since onnxruntime leaves
+with a scale per output channel, the same layers in float. The teacher is the unpruned student.
+What is kept are the trained float weights: `quantize_file` rounds them, since onnxruntime leaves
 convolutions of an exported PT2E graph in float.
 """
 
@@ -52,6 +52,7 @@ def train_quantized(
     student: Student,
     proxy_rows: Rows,
     *,
+    teacher: Student,
     reduce_range: bool,
     float_ends: str = "last",
     seed: int,
@@ -61,8 +62,9 @@ def train_quantized(
     """A student of the same shape whose weights bear rounding to int8.
 
     Args:
-        student: The teacher, and where training starts; left as it was.
+        student: Where training starts; left as it was.
         proxy_rows: (num_proxy, num_columns) float32, NaN for missing.
+        teacher: The unpruned student, from whose answers it learns.
         reduce_range: Whether weights will have 7 bits.
         float_ends: Layers that will stay in float32: "last", "both" or "none".
         seed: Of the copies and the batches.
@@ -79,7 +81,7 @@ def train_quantized(
     with torch.no_grad():
         example = student.encoding(torch.tensor(proxy_rows[:2]))
     learner.body = _Graph(_prepared(body, example, reduce_range, float_ends))
-    learn = lessons_of(student, proxy_rows, seed=seed)
+    learn = lessons_of(teacher, proxy_rows, seed=seed)
     with _quiet():
         learn(learner, steps=steps, seed=seed, learning_rate=LEARNING_RATE, progress=progress)
     state = learner.body.graph.state_dict()

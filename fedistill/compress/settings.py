@@ -9,7 +9,7 @@ QUANTIZE = ("int8", "int8-dynamic", "int8-qat", "fp16", "none")
 FLOAT_ENDS = ("last", "both", "none")
 TARGET_CPU = ("here", "any", "vnni")
 
-GRID = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8)
+GRID = (0.2, 0.35, 0.5, 0.65, 0.8)
 """Shares of the channels that a search removes."""
 
 
@@ -40,7 +40,8 @@ class Settings:
         quantize: "int8" (static), "int8-dynamic", "int8-qat", "fp16" or "none".
         float_ends: Layers that stay in float32 in an int8 file: the "last", "both" ends, or "none".
         target_cpu: Where int8 files run: "here", on "any" CPU, or on those with "vnni".
-        search: Whether `GRID` is tried in place of `prune_ratio`.
+        search: Whether `grid` is tried in place of `prune_ratio`.
+        grid: Shares that a search tries, rising; the whole student is tried anyway.
         bounds: What the shipped file must meet.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     float_ends: str = "last"
     target_cpu: str = "here"
     search: bool = False
+    grid: tuple[float, ...] = GRID
     bounds: Bounds = Bounds()
 
     @property
@@ -59,10 +61,10 @@ class Settings:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Shares of the channels that are removed, one version of the student each; 0 first."""
+        """Shares of the channels that are removed, a version of the student each."""
         if self.searches:
-            return GRID
-        return (0.0, self.prune_ratio) if self.prune_ratio > 0 else (0.0,)
+            return self.grid
+        return (self.prune_ratio,) if self.prune_ratio > 0 else ()
 
 
 PRESETS: Mapping[str, Mapping[str, float | str | bool]] = MappingProxyType(

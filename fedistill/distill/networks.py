@@ -134,7 +134,6 @@ NETWORKS = {"cnn": cnn, "resnet": resnet, "vit": vit}
 """By the name that the run-config key `student` has."""
 
 
-
 def folded(network: nn.Module) -> nn.Module:
     """A copy in evaluation mode without the BatchNorms that follow a convolution."""
     copied = copy.deepcopy(network).eval()

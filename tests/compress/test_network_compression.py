@@ -10,10 +10,13 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from fedistill.compress import candidates as making
 from fedistill.compress import compress, load_student, predict_file
 from fedistill.compress import pipeline as compress_pipeline
 from fedistill.compress.export import export_student
 from fedistill.compress.prune_network import prune_network
+from fedistill.compress.quantize import quantize_file
+from fedistill.compress.settings import Settings
 from fedistill.data import ProxySet, numbers
 from fedistill.distill.image_trainer import ImageRecipe, distil_images
 from fedistill.distill.network_students import NetworkStudent, make_student
@@ -74,7 +77,7 @@ def test_pruning_takes_its_share_of_channels_and_keeps_the_answers(name, digits)
 def test_all_candidates_are_made_and_the_files_answer_alike(
     name, digits, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(compress_pipeline, "prune_network", quickly)
+    monkeypatch.setattr(making, "prune_network", quickly)
     proxy, target = digits
     student = trained(name, digits)
     done = compress(
@@ -82,8 +85,7 @@ def test_all_candidates_are_made_and_the_files_answer_alike(
         proxy,
         target,
         classes=CLASSES,
-        prune_ratio=0.5,
-        int8=True,
+        settings=Settings(prune_ratio=0.5, quantize="int8"),
         directory=tmp_path,
         seed=0,
     )
@@ -107,7 +109,7 @@ def test_convolutions_are_integers_in_a_quantized_file(digits, tmp_path: Path) -
     export_student(student, path, schema=digits[0].schema, classes=CLASSES)
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(path).graph.node}
     quantized = tmp_path / "cnn.int8.onnx"
-    compress_pipeline.quantize_file(path, quantized, digits[0].rows, reduce_range=True)
+    quantize_file(path, quantized, digits[0].rows, reduce_range=True)
     graph = onnx.load(quantized).graph
     dequantized = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
     types = {each.name: each.data_type for each in graph.initializer}
@@ -117,7 +119,7 @@ def test_convolutions_are_integers_in_a_quantized_file(digits, tmp_path: Path) -
 
 
 def test_a_pruned_student_is_rebuilt_from_its_files(digits, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(compress_pipeline, "prune_network", quickly)
+    monkeypatch.setattr(making, "prune_network", quickly)
     monkeypatch.setattr(compress_pipeline, "judge", _ship("pruned"))
     proxy, target = digits
     student = trained("resnet", digits, epochs=2)
@@ -126,8 +128,7 @@ def test_a_pruned_student_is_rebuilt_from_its_files(digits, tmp_path: Path, monk
         proxy,
         target,
         classes=CLASSES,
-        prune_ratio=0.3,
-        int8=False,
+        settings=Settings(prune_ratio=0.3, quantize="none"),
         directory=tmp_path,
         seed=0,
     )
@@ -154,8 +155,7 @@ def test_who_cannot_be_pruned_ships_otherwise_and_the_manifest_says_why(
         proxy,
         target,
         classes=CLASSES,
-        prune_ratio=0.5,
-        int8=True,
+        settings=Settings(prune_ratio=0.5, quantize="int8"),
         directory=tmp_path,
         seed=0,
     )

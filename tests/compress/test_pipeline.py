@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fedistill.compress import compress, load_student
-from fedistill.compress.gate import _session, expected_auc, predict
+from fedistill.compress.gate import session_of, expected_auc, predict
+from fedistill.compress.settings import Settings
 from fedistill.distill.students import predict_probabilities
 
 FILES = {"student.onnx", "student.fp32.onnx", "student.safetensors", "manifest.json"}
@@ -21,8 +22,7 @@ def both(case, tmp_path_factory):
         case.proxy,
         case.target,
         classes=case.classes,
-        prune_ratio=0.25,
-        int8=True,
+        settings=Settings(prune_ratio=0.25, quantize="int8"),
         directory=directory,
         seed=0,
         progress=lambda done, total: seen.append((done, total)),
@@ -56,7 +56,7 @@ def test_all_four_candidates_are_measured_and_one_is_shipped(both):
 def test_the_shipped_file_is_the_one_that_was_measured(case, both):
     _, made = both
     (shipped,) = [stage for stage in made.stages if stage.shipped]
-    answers = predict(_session(made.shipped), case.rows)
+    answers = predict(session_of(made.shipped), case.rows)
     assert expected_auc(answers, case.target.probabilities) == pytest.approx(shipped.metric)
     passing = [
         stage
@@ -86,8 +86,7 @@ def test_the_weights_of_the_shipped_file_are_reloaded_at_their_pruned_widths(cas
         case.proxy,
         case.target,
         classes=case.classes,
-        prune_ratio=0.05,
-        int8=False,
+        settings=Settings(prune_ratio=0.05, quantize="none"),
         directory=tmp_path,
         seed=0,
     )
@@ -96,7 +95,7 @@ def test_the_weights_of_the_shipped_file_are_reloaded_at_their_pruned_widths(cas
     loaded = load_student(tmp_path)
     assert loaded.hidden == (19, 11)
     np.testing.assert_allclose(
-        predict(_session(made.shipped), case.rows),
+        predict(session_of(made.shipped), case.rows),
         predict_probabilities(loaded, case.rows),
         atol=1e-5,
     )
@@ -111,10 +110,9 @@ def test_no_pruning_and_no_quantization_ship_the_float_student(case, tmp_path):
         case.proxy,
         case.target,
         classes=case.classes,
-        prune_ratio=0.0,
-        int8=False,
+        settings=Settings(prune_ratio=0.0, quantize="none"),
         directory=tmp_path,
         seed=0,
     )
     assert made.shipped.read_bytes() == made.fp32.read_bytes()
-    assert made.reason == "Shipped the float student because no compression was asked for."
+    assert made.reason == "Shipped the float student because no compressed file was made."
