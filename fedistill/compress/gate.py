@@ -120,23 +120,28 @@ def judge(
         _measure(candidate, reference, proxy_rows, target_probabilities) for candidate in candidates
     ]
     misses = [(), *(tuple(_misses(stage, measured[0])) for stage in measured[1:])]
-    good = [index for index, missed in enumerate(misses) if not missed]
-    meeting = [index for index in good if _excess(measured[index], bounds) <= 1]
-    if any(meeting):
-        shipped = _smallest(measured, [index for index in meeting if index > 0])
-    elif meeting:
-        shipped = 0
-    else:
-        shipped = min(good, key=lambda index: _excess(measured[index], bounds))
+    shipped, met = choose(measured, misses, bounds)
     return Verdict(
         stages=tuple(
             replace(stage, shipped=index == shipped) for index, stage in enumerate(measured)
         ),
         misses=tuple(misses),
         shipped=shipped,
-        met=bool(meeting),
-        reason=reason_of(measured, shipped, misses, bounds, met=bool(meeting)),
+        met=met,
+        reason=reason_of(measured, shipped, misses, bounds, met=met),
     )
+
+
+def choose(
+    stages: Sequence[Stage], misses: Sequence[Sequence[str]], bounds: Bounds
+) -> tuple[int, bool]:
+    """Which stage ships, and whether it meets the bounds; the float student's comes first."""
+    good = [index for index, missed in enumerate(misses) if not missed]
+    meeting = [index for index in good if _excess(stages[index], bounds) <= 1]
+    if not meeting:
+        return min(good, key=lambda index: _excess(stages[index], bounds)), False
+    small = [index for index in meeting if index > 0]
+    return (_smallest(stages, small) if small else 0), True
 
 
 def expected_auc(scores: Probabilities, target: Probabilities) -> float:
@@ -177,6 +182,7 @@ def predict(session: onnxruntime.InferenceSession, rows: Rows) -> Probabilities:
 
 
 def session_of(path: Path) -> onnxruntime.InferenceSession:
+    """The file, ready to run on one thread of the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedistill.compress import compress, load_student
-from fedistill.compress.gate import session_of, expected_auc, predict
+from fedistill.compress.gate import expected_auc, predict, session_of
 from fedistill.compress.settings import Settings
 from fedistill.distill.students import predict_probabilities
 

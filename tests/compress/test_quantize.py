@@ -6,7 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from fedistill.compress.export import export_student
-from fedistill.compress.gate import session_of, predict
+from fedistill.compress.gate import predict, session_of
 from fedistill.compress.quantize import needs_reduced_range, quantize_file
 
 
