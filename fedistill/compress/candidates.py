@@ -7,10 +7,10 @@ from pathlib import Path
 from fedistill.compress import qat
 from fedistill.compress.export import export_student
 from fedistill.compress.gate import Candidate
+from fedistill.compress.half import halve_file
 from fedistill.compress.prune import prune_student
 from fedistill.compress.prune_network import prune_network, why_not_pruned
 from fedistill.compress.quantize import (
-    halve_file,
     needs_reduced_range,
     quantize_dynamically,
     quantize_file,

@@ -1,4 +1,4 @@
-"""Exported students in lower precision: static and dynamic int8, and float16, by onnxruntime.
+"""Exported students in int8, with static and with dynamic ranges, by onnxruntime.
 
 Weights become int8, one scale per output channel. Static: activations become uint8, with ranges
 seen on proxy rows (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
@@ -16,8 +16,6 @@ With VNNI the sum is 32 bits wide and all 8 bits are safe. Unless the run config
 will run, the choice is made for the machine that quantizes, because the quality gate measures
 there; a file with 8-bit weights should not move to a CPU without VNNI, and the manifest says which
 one it is.
-
-float16 is for GPUs: files are half as large, and a CPU computes them in float32 or slower.
 """
 
 import tempfile
@@ -33,8 +31,6 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from onnxruntime.transformers.float16 import convert_float_to_float16
-from onnxruntime.transformers.onnx_model import OnnxModel
 
 from fedistill.compress.export import INPUT
 from fedistill.distill.encoding import Rows
@@ -117,26 +113,6 @@ def quantize_dynamically(
             reduce_range=reduce_range,
         )
         destination.write_bytes(quantized.read_bytes())
-
-
-def halve_file(source: Path, destination: Path) -> None:
-    """Write the float16 form of `source`: layers in float16; encoding, input and output in float32.
-
-    Raw columns may be larger than a float16 can be, so the encoding keeps its numbers.
-    """
-    model = onnx.load(source)
-    nodes = list(model.graph.node)
-    first = next(place for place, node in enumerate(nodes) if node.op_type in LAYERS)
-    for place, node in enumerate(nodes):
-        node.name = node.name or f"node_{place}"
-    halved = convert_float_to_float16(
-        model,
-        keep_io_types=True,
-        node_block_list=[node.name for node in nodes[:first]],
-    )
-    OnnxModel.graph_topological_sort(halved.graph)
-    onnx.checker.check_model(halved)
-    destination.write_bytes(halved.SerializeToString())
 
 
 def _in_float(model: onnx.ModelProto, float_ends: str) -> list[str]:

