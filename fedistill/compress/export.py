@@ -69,6 +69,9 @@ class _Probabilities(nn.Module):
 class _ScaledImages(nn.Module):
     """`Scaled` with one mean and deviation a channel in place of one a pixel."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, scaled: Scaled, shape: ImageShape) -> None:
         super().__init__()
         self.shape = shape

@@ -101,13 +101,13 @@ def judge(
     target_probabilities: Probabilities,
     bounds: Bounds = NO_BOUNDS,
 ) -> Verdict:
-    """Measure all candidates and choose the smallest that passes.
+    """Measure all candidates and choose among those that pass.
 
     A candidate passes if it agrees with the float file on at least 99% of the proxy rows, loses at
     most 0.002 of its expected AUC, and is smaller, of files whose weights are sparse compressed.
-    Of those that pass, the smallest that meets the bounds ships; where none does, the float file if
-    it meets them, else what comes nearest to them. Without bounds latency decides nothing: which
-    of two files is faster depends on the user's machine.
+    The smallest that passes ships. With bounds it is the one of those that meet them which agrees
+    most; where none does, the float file if it meets them, else what comes nearest to them. Without
+    bounds latency decides nothing: which of two files is faster depends on the user's machine.
 
     Args:
         candidates: The float student's file first.
@@ -140,8 +140,14 @@ def choose(
     meeting = [index for index in good if _excess(stages[index], bounds) <= 1]
     if not meeting:
         return min(good, key=lambda index: _excess(stages[index], bounds)), False
-    small = [index for index in meeting if index > 0]
-    return (_smallest(stages, small) if small else 0), True
+    compressed = [index for index in meeting if index > 0]
+    if not compressed:
+        return 0, True
+    if bounds:
+        return max(
+            compressed, key=lambda index: (stages[index].agreement, -stages[index].bytes)
+        ), True
+    return _smallest(stages, compressed), True
 
 
 def expected_auc(scores: Probabilities, target: Probabilities) -> float:
@@ -276,8 +282,8 @@ def reason_of(
         share = stages[0].bytes / chosen.bytes
         head = (
             f"Shipped the {chosen.stage} file, {share:.1f} times smaller than the float student, "
-            f"as the smallest that {passes} (agreement {chosen.agreement:.4f}, "
-            f"AUC change {chosen.metric - stages[0].metric:+z.4f})"
+            f"as the {'most faithful' if bounds else 'smallest'} that {passes} "
+            f"(agreement {chosen.agreement:.4f}, AUC change {chosen.metric - stages[0].metric:+z.4f})"
         )
     elif len(stages) > 1:
         head = f"Shipped the float student because no compressed file {passes}"

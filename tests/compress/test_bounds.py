@@ -31,6 +31,8 @@ MISSES = [(), (), (), ("agreement 0.5000 is below 0.99",)]
     [
         (Bounds(), "quantized", True),
         (Bounds(max_bytes=400), "quantized", True),
+        (Bounds(max_bytes=900), "quantized", True),
+        (Bounds(max_bytes=600, max_latency_ms=1.0), "pruned", True),
         (Bounds(max_latency_ms=0.5), "pruned", True),
         (Bounds(max_latency_ms=0.5, max_bytes=500), "pruned", True),
         # Nothing is both: twice too slow, or twice too large, and no file that answers otherwise.
@@ -38,7 +40,7 @@ MISSES = [(), (), (), ("agreement 0.5000 is below 0.99",)]
         (Bounds(max_bytes=200), "quantized", False),
     ],
 )
-def test_the_smallest_that_meets_the_bounds_ships_or_the_nearest(bounds, shipped, met) -> None:
+def test_the_most_faithful_that_meets_the_bounds_ships_or_the_nearest(bounds, shipped, met) -> None:
     index, meets = choose(STAGES, MISSES, bounds)
     assert (STAGES[index].stage, meets) == (shipped, met)
 
@@ -46,6 +48,12 @@ def test_the_smallest_that_meets_the_bounds_ships_or_the_nearest(bounds, shipped
 def test_the_float_file_ships_where_it_alone_meets_the_bounds() -> None:
     slow = replace(SMALL, latency_ms_batch_1=5.0)
     assert choose([FLOAT, slow], [(), ()], Bounds(max_latency_ms=1.5)) == (0, True)
+
+
+def test_bounds_that_leave_room_ship_what_agrees_more_and_none_what_is_smaller() -> None:
+    smaller = replace(FAST, bytes=200)
+    assert choose([FLOAT, smaller, SMALL], [(), (), ()], Bounds()) == (1, True)
+    assert choose([FLOAT, smaller, SMALL], [(), (), ()], Bounds(max_bytes=999)) == (2, True)
 
 
 def test_of_files_of_one_size_the_one_that_travels_smallest_ships() -> None:
@@ -56,8 +64,9 @@ def test_of_files_of_one_size_the_one_that_travels_smallest_ships() -> None:
 def test_the_reason_names_the_bounds_that_were_met() -> None:
     bounds = Bounds(max_latency_ms=0.5, max_bytes=600)
     words = reason_of(STAGES, 1, MISSES, bounds, met=True)
-    assert "the smallest that passes the gate and meets max-latency-ms=0.5 and max-bytes=600" in (
-        words
+    assert (
+        "the most faithful that passes the gate and meets max-latency-ms=0.5 and max-bytes=600"
+        in (words)
     )
 
 
