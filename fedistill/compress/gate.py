@@ -283,7 +283,8 @@ def reason_of(
         head = (
             f"Shipped the {chosen.stage} file, {share:.1f} times smaller than the float student, "
             f"as the {'most faithful' if bounds else 'smallest'} that {passes} "
-            f"(agreement {chosen.agreement:.4f}, AUC change {chosen.metric - stages[0].metric:+z.4f})"
+            f"(agreement {chosen.agreement:.4f}, "
+            f"AUC change {chosen.metric - stages[0].metric:+z.4f})"
         )
     elif len(stages) > 1:
         head = f"Shipped the float student because no compressed file {passes}"
