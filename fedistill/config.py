@@ -41,6 +41,12 @@ class RunConfig(RunKeys, StudentKeys, SumKeys, AnswerKeys, DataKeys):
                 f"{self.student!r}: sites run no student with convolutions on held-out rows; set "
                 "student='mlp', or 0"
             )
+        if self.quantize in ("int8-dynamic", "fp16") and self.holdout_fraction > 0:
+            raise ConfigError(
+                f"holdout-fraction={self.holdout_fraction} must be 0 with quantize="
+                f"{self.quantize!r}: sites run no such student on held-out rows; set "
+                "quantize='int8', or 0"
+            )
         if self.min_sites < self.sites_needed:
             raise ConfigError(
                 f"min-sites={self.min_sites} must be at least {self.sites_needed} with "

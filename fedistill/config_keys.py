@@ -245,11 +245,54 @@ class StudentKeys(Keys):
         le=10_000,
         description="passes over the proxy images of a student of images; 0: what suits it",
     )
+    compression: Annotated[str, rules.one_of("custom", "light", "half", "sparse", "search")] = (
+        Field(
+            "custom",
+            description="how much is pruned: what `prune-ratio` and `prune-by` say (`custom`); 20% "
+            "or 50% of the channels (`light`, `half`); 70% of the weights (`sparse`); or what a "
+            "`search` over several shares of the channels finds smallest",
+        )
+    )
     prune_ratio: float = Field(
         0.5, ge=0, le=0.9, description="share of the student's channels to prune"
     )
-    quantize: Annotated[str, rules.one_of("int8", "none")] = Field(
-        "int8", description="precision of the shipped student: `int8` or `none`"
+    prune_by: Annotated[str, rules.one_of("group-l1", "taylor", "unstructured")] = Field(
+        "group-l1",
+        description="what goes first: channels of small weights (`group-l1`), or that matter "
+        "little to the loss (`taylor`); or single small weights (`unstructured`), which makes "
+        "files smaller only where they are compressed",
+    )
+    quantize: Annotated[str, rules.one_of("int8", "int8-dynamic", "int8-qat", "fp16", "none")] = (
+        Field(
+            "int8",
+            description="precision of the shipped student: `int8`; `int8-dynamic`, without ranges "
+            "of activations; `int8-qat`, after training behind the rounding (pip extra `qat`); "
+            "`fp16` for GPUs; or `none`",
+        )
+    )
+    float_ends: Annotated[str, rules.one_of("last", "both", "none")] = Field(
+        "last",
+        description="layers that stay in float32 in an int8 file: the `last`, `both` ends or "
+        "`none`",
+    )
+    target_cpu: Annotated[str, rules.one_of("here", "any", "vnni")] = Field(
+        "here",
+        description="CPU that int8 files are made for: this one (`here`), `any`, whose weights "
+        "keep to 7 bits, or those with `vnni`",
+    )
+    max_latency_ms: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="milliseconds that the shipped student may take for one row on one thread of "
+        "the server; 0: no bound. A bound starts a search",
+    )
+    max_bytes: int = Field(
+        0,
+        ge=0,
+        le=10**12,
+        description="size that the shipped student's file may have; 0: no bound. A bound starts a "
+        "search",
     )
 
 

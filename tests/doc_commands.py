@@ -51,6 +51,7 @@ COMMANDS = {
         HELP
     ),
     "python -m benchmarks.mnist --data-dir DIR": HELP,
+    "python -m benchmarks.compression --data-dir DIR": HELP,
     "python -m benchmarks.planner --data-dir DIR": HELP,
     "python -m benchmarks.banks": HELP,
     "python -m benchmarks.banks --trust secagg --partitions iid --sets thyroid credit_default "
@@ -68,6 +69,9 @@ COMMANDS = {
     SIMULATE: PREPARE,
     f"{SIMULATE} -c 'epsilon=0.5 partition=\"iid\"'": PREPARE,
     f"{SIMULATE} -c 'epsilon=2.0 seed=1'": PREPARE,
+    f"{SIMULATE} -c 'compression=\"light\"'": PREPARE,
+    f'{SIMULATE} -c \'prune-ratio=0.6 prune-by="taylor" quantize="int8-qat"\'': PREPARE,
+    f"{SIMULATE} -c 'max-bytes=20000 max-latency-ms=0.05'": PREPARE,
     f"{SIMULATE} -c 'holdout-fraction=0.2 evaluation-epsilon=0.5'": PREPARE,
     f"{SIMULATE} --dry-run -c 'dataset=/data/loans.csv label-column=defaulted partition=iid'": (
         PREPARE

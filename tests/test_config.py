@@ -95,7 +95,31 @@ def test_every_key_has_a_meaning():
             {"float-noise": "yes"},
             "float-noise='yes' must be 'refuse' or 'allow': choose one of these",
         ),
-        ({"quantize": "int4"}, "quantize='int4' must be 'int8' or 'none': choose one of these"),
+        (
+            {"quantize": "int4"},
+            "quantize='int4' must be 'int8' or 'int8-dynamic' or 'int8-qat' or 'fp16' or 'none': "
+            "choose one of these",
+        ),
+        (
+            {"compression": "tiny"},
+            "compression='tiny' must be 'custom' or 'light' or 'half' or 'sparse' or 'search': "
+            "choose one of these",
+        ),
+        (
+            {"prune-by": "random"},
+            "prune-by='random' must be 'group-l1' or 'taylor' or 'unstructured': choose one of "
+            "these",
+        ),
+        ({"max-bytes": -1}, "max-bytes=-1 must be at least 0: raise max-bytes"),
+        (
+            {"max-latency-ms": -0.5},
+            "max-latency-ms=-0.5 must be at least 0: raise max-latency-ms",
+        ),
+        (
+            {"quantize": "int8-dynamic", "holdout-fraction": 0.2},
+            "holdout-fraction=0.2 must be 0 with quantize='int8-dynamic': sites run no such "
+            "student on held-out rows; set quantize='int8', or 0",
+        ),
         ({"rounds": 101}, "rounds=101 must be at most 100: lower rounds"),
         (
             {"secure-aggregation": 0},

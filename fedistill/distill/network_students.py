@@ -16,7 +16,7 @@ from fedistill.features.images import ImageShape, image_shape
 
 HIDDEN = (64, 64)
 _SMALLEST_STD = 1e-6
-_FARTHEST = 10.0
+FARTHEST = 10.0
 
 
 class Scaled(nn.Module):
@@ -40,7 +40,7 @@ class Scaled(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Raw rows (batch, num_columns) to what a network takes."""
         scaled = torch.where(rows.isnan(), 0.0, (rows - self.mean) / self.std)
-        scaled = scaled.clamp(-_FARTHEST, _FARTHEST)
+        scaled = scaled.clamp(-FARTHEST, FARTHEST)
         if self.shape is None:
             return scaled
         return scaled.reshape(-1, self.shape.channels, self.shape.side, self.shape.side)

@@ -1,6 +1,9 @@
-"""How the run config has the student learn."""
+"""How the run config has the student learn, and how it is compressed."""
 
+from fedistill.compress.export import check_exportable
+from fedistill.compress.settings import Bounds, Settings, preset
 from fedistill.config import RunConfig
+from fedistill.config_rules import STUDENTS
 from fedistill.distill.training import Learning, fresh_student
 from fedistill.federation.public import Public
 
@@ -20,6 +23,21 @@ def check_student(config: RunConfig, public: Public) -> None:
     """Refuse a student that does not fit the columns, before any site is asked.
 
     Raises:
-        ConfigError: See `make_student`.
+        ConfigError: See `make_student` and `check_exportable`.
     """
-    fresh_student(public.proxy, len(public.classes), learning_of(config))
+    student = fresh_student(public.proxy, len(public.classes), learning_of(config))
+    if config.student not in STUDENTS:
+        check_exportable(student)
+
+
+def compression_of(config: RunConfig) -> Settings:
+    """The keys about the student's compression."""
+    settings = Settings(
+        prune_ratio=config.prune_ratio,
+        prune_by=config.prune_by,
+        quantize=config.quantize,
+        float_ends=config.float_ends,
+        target_cpu=config.target_cpu,
+        bounds=Bounds(max_latency_ms=config.max_latency_ms, max_bytes=config.max_bytes),
+    )
+    return preset(config.compression, settings)

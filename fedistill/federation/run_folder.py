@@ -36,6 +36,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def fronts(self) -> Path:
+        """`pareto.svg`."""
+        return self.path / "pareto.svg"
+
+    @property
     def receipts(self) -> Path:
         """`receipts.jsonl`."""
         return self.path / "receipts.jsonl"

@@ -85,6 +85,10 @@ def _check(config: RunConfig, public: Public) -> None:
         from fedistill.federation.learning import check_student  # imports torch
 
         check_student(config, public)
+    if config.quantize == "int8-qat":
+        from fedistill.compress.qat import check_installed  # imports torch
+
+        check_installed()
     if config.holdout_fraction > 0:
         _check_evaluation(config, public)
     if config.output_dir and not config.resume:

@@ -210,3 +210,14 @@ def test_tables_without_categories_have_no_expansion(rows):
     encoding = fit(rows)
     assert len(encoding.expand_column) == len(encoding.expand_code) == 0
     assert encoding.num_columns == rows.shape[1]
+
+
+@given(st.data())
+def test_only_some_codes_are_those_codes_of_the_same_rows(data) -> None:
+    proxy = mixed()
+    whole = TabularEncoding.fit(proxy)
+    codes = sorted(data.draw(st.sets(st.integers(0, whole.width - 1), min_size=1)))
+    some = whole.only(codes)
+    rows = odd_rows(proxy)
+    assert (some.width, some.num_columns) == (len(codes), whole.num_columns)
+    np.testing.assert_array_equal(encode(some, rows), encode(whole, rows)[:, codes])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedistill.compress import compress
+from fedistill.compress.settings import Settings
 from fedistill.distill.network_students import make_student
 from fedistill.errors import PolicyRefusal
 from fedistill.labels import EnsembleTarget
@@ -72,8 +73,7 @@ def test_shipped_students_may_be_scored(tmp_path, quantize: str, num_classes: in
         proxy,
         target,
         classes=tuple("abcd"[:num_classes]),
-        prune_ratio=0.0,
-        int8=quantize == "int8",
+        settings=Settings(prune_ratio=0.0, quantize=quantize),
         directory=tmp_path,
         seed=0,
     )
