@@ -5,15 +5,15 @@
 DIR holds `mnist.npz` (x_train, y_train, x_test, y_test). As in PATE (Papernot et al. 2018), the
 first 9,000 test images are public and unlabelled, and the last 1,000 measure the student. Three
 sites hold 20,000 training images each. An encoder learns from the 9,000 public images alone; sites
-answer on its embeddings, and a student that starts as the encoder learns from the answer under
-`distil_images`; a faint answer is first spread over neighbouring public images. Every seed has its
+answer on its embeddings, and a student that starts as the encoder learns from the answer; a faint answer is first spread over neighbouring public images. Every seed has its
 own encoder, noise and student.
 
 Nothing is chosen by a label. AGREES is the share of public images on which the student says what
 the sites' answer says, and ALIKE that on which two seeds' students say the same: by these the ways
-and the student's recipe were chosen. Each row is a run of its own, and asking three ways costs
-three answers. ANSWER is how many of the 9,000 the sites' answer itself gets right; only this column
-reads their labels.
+and the student's recipe were chosen. CROSSED is AGREES of students that never saw the label of the
+image that they are asked about, where labels were checked so (`fedistill.distill.cross_fitting`).
+Each row is a run of its own, and asking three ways costs three answers. ANSWER is how many of the
+9,000 the sites' answer itself gets right; only this column reads their labels.
 
 Each way's epsilon holds at delta 1e-5, add/remove of one image, and depends on no data. With shared
 noise it holds against the server while as many sites as `--honest` says are honest; with
@@ -62,7 +62,7 @@ PUBLISHED = (
 """As their authors state them: name, epsilon at delta 1e-5, accuracy in percent, and what for."""
 
 MECHANISMS = ("votes", "dp-probe", "corrections")
-MEASURES = ("accuracy %", "agrees %", "alike %", "answer %")
+MEASURES = ("accuracy %", "agrees %", "crossed %", "alike %", "answer %")
 
 Found = dict[Way, dict[int, Result]]
 
@@ -129,6 +129,7 @@ def results_table(found: Found) -> Table:
             way.student,
             shown([each.accuracy for each in runs]),
             shown([each.agreement for each in runs]),
+            shown([each.crossed for each in runs if each.crossed is not None]),
             shown(alike([each.says for each in runs])),
             shown([each.answered for each in runs]),
         )
