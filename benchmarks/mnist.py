@@ -5,8 +5,9 @@
 DIR holds `mnist.npz` (x_train, y_train, x_test, y_test). As in PATE (Papernot et al. 2018), the
 first 9,000 test images are public and unlabelled, and the last 1,000 measure the student. Three
 sites hold 20,000 training images each. An encoder learns from the 9,000 public images alone; sites
-answer on its embeddings, and a student that starts as the encoder learns from the answer; a faint answer is first spread over neighbouring public images. Every seed has its
-own encoder, noise and student.
+answer on its embeddings, and a student that starts as the encoder learns from the answer. A faint
+answer is first spread over neighbouring public images. Every seed has its own encoder, noise and
+student.
 
 Nothing is chosen by a label. AGREES is the share of public images on which the student says what
 the sites' answer says, and ALIKE that on which two seeds' students say the same: by these the ways
