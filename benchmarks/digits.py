@@ -42,14 +42,15 @@ class Learner:
 
 
 _SHARP = ImageRecipe(target_power=4, learning_rate=1e-3, epochs=60, self_training=0)
-_BENT = replace(_SHARP, views=replace(MODERATE, elastic=0.06))
+_STILL = replace(_SHARP, unmoved=0.5)
+_BENT = replace(_STILL, views=replace(MODERATE, elastic=0.04))
 
 STUDENTS = {
     "plain": Learner(recipe=ImageRecipe()),
     "sharp": Learner(recipe=_SHARP),
-    "crossed": Learner(recipe=_SHARP, crossing=CrossFit()),
+    "still": Learner(recipe=_STILL),
+    "crossed": Learner(recipe=_STILL, crossing=CrossFit()),
     "bent": Learner(recipe=_BENT, crossing=CrossFit()),
-    "others": Learner(recipe=_BENT, crossing=CrossFit(share=1.0)),
 }
 """Ways to learn from the same answer."""
 
@@ -103,6 +104,7 @@ class Settings:
         honest: Sites whose noise is counted on.
         device: "cpu" or "cuda".
         limit: Images of each part.
+        joined: Encoders side by side whose embeddings are one.
     """
 
     file: Path
@@ -112,6 +114,7 @@ class Settings:
     honest: int
     device: str
     limit: int
+    joined: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,37 +312,53 @@ def _embedded(
 ) -> tuple[ImageEncoder, ProxySet, tuple[LabelledRows, ...]]:
     """The seed's encoder, and public images and sites as it sees them."""
     digits = read_digits(settings.file, settings.limit)
-    state = torch.load(_encoder_file(seed, settings), weights_only=True)
-    shape = image_shape(digits.public.shape[1])
-    encoder = ImageEncoder(shape, state["mean"], state["std"]).eval()
-    encoder.load_state_dict(state)
-    names = tuple(f"embedding_{number}" for number in range(encoder.dimensions))
+    encoders = _load_encoders(seed, settings)
+    names = tuple(f"embedding_{number}" for number in range(_dimensions(encoders)))
     proxy = ProxySet(
         schema=numbers(names),
-        rows=_embeddings(encoder, digits.public, settings.device),
+        rows=_embeddings(encoders, digits.public, settings.device),
         encoder=Encoder(import_path="benchmarks.digits:given"),
     )
     sites = tuple(
         LabelledRows(
             columns=names,
-            rows=_embeddings(encoder, rows, settings.device),
+            rows=_embeddings(encoders, rows, settings.device),
             labels=labels,
             num_classes=CLASSES,
         )
         for rows, labels in digits.sites
     )
-    return encoder, proxy, sites
+    return encoders[0], proxy, sites
+
+
+def _load_encoders(seed: int, settings: Settings) -> list[ImageEncoder]:
+    """The seed's own encoder first, then those of the next seeds, in a circle."""
+    count = len(list(settings.encoders.glob("encoder-*.pt")))
+    shape = image_shape(read_digits(settings.file, settings.limit).public.shape[1])
+    encoders = []
+    for number in range(seed, seed + settings.joined):
+        state = torch.load(_encoder_file(number % count, settings), weights_only=True)
+        encoder = ImageEncoder(shape, state["mean"], state["std"])
+        encoder.load_state_dict(state)
+        encoders.append(encoder.eval())
+    return encoders
+
+
+def _dimensions(encoders: Sequence[ImageEncoder]) -> int:
+    return sum(encoder.dimensions for encoder in encoders)
 
 
 @torch.inference_mode()
-def _embeddings(encoder: ImageEncoder, rows: Rows, device: str) -> Rows:
-    """(num_rows, dimensions), in batches."""
-    encoder.to(device)
-    images = torch.from_numpy(rows).reshape(len(rows), 1, encoder.shape.side, -1)
-    starts = range(0, len(images), 4096)
-    parts = [encoder(images[i : i + 4096].to(device)).cpu() for i in starts]
-    encoder.cpu()
-    found: Rows = torch.cat(parts).numpy()
+def _embeddings(encoders: Sequence[ImageEncoder], rows: Rows, device: str) -> Rows:
+    """(num_rows, dimensions of all encoders), of unit norm, in batches."""
+    images = torch.from_numpy(rows).reshape(len(rows), 1, encoders[0].shape.side, -1)
+    parts = []
+    for encoder in encoders:
+        encoder.to(device)
+        batches = [encoder(batch.to(device)).cpu() for batch in images.split(4096)]
+        encoder.cpu()
+        parts.append(torch.cat(batches))
+    found: Rows = (torch.cat(parts, dim=1) / len(encoders) ** 0.5).numpy()
     return found
 
 

@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=10**9, help="images of each part, for a try")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU, if there is one")
     parser.add_argument("--encoders", type=Path, help="folder that keeps the encoders")
+    parser.add_argument("--joined", type=int, default=1, help="encoders side by side as one")
     parser.add_argument("--results", type=Path, help="JSON file of all runs")
     arguments = parser.parse_args()
     # One thread a process: there are as many processes as cores.
@@ -210,6 +211,7 @@ def main() -> None:
             honest=arguments.honest,
             device=arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
             limit=arguments.limit,
+            joined=arguments.joined,
         )
         settings.encoders.mkdir(parents=True, exist_ok=True)
         make_encoders(arguments.seeds, arguments.encoder_jobs, settings, console)

@@ -28,6 +28,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from fedistill.errors import ConfigError, DataError
 from fedistill.features.affine import STRONG, Affine, random_affine
+from fedistill.features.batch_norm import settle
 from fedistill.features.images import ImageShape, image_shape
 
 Rows = npt.NDArray[np.float32]
@@ -189,6 +190,7 @@ def pretrain(
             state.save(checkpoint, made_of)
         if progress is not None:
             progress(epoch + 1, recipe.epochs)
+    settle(state.encoder, images)
     encoder: ImageEncoder = state.encoder.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return encoder.eval()
 

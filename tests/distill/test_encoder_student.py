@@ -62,8 +62,10 @@ def test_its_batch_norms_know_the_public_images(made: tuple[ImageEncoder, ProxyS
         body = nn.Sequential(*list(student.body.children())[:-1]).train()
         while_training = normalize(body(student.encoding(torch.tensor(proxy.rows))), dim=1)
     torch.testing.assert_close(
-        while_training, features(student_from_encoder(proxy, SHAPE, 10), proxy.rows),
-        atol=1e-3, rtol=1e-2,
+        while_training,
+        features(student_from_encoder(proxy, SHAPE, 10), proxy.rows),
+        atol=1e-3,
+        rtol=1e-2,
     )
 
 
@@ -72,7 +74,7 @@ def test_it_learns_ships_and_is_rebuilt_without_the_encoder(
 ) -> None:
     _, proxy = made
     ensemble = ensemble_of(proxy, 3)
-    learning = Learning(student="encoder", epochs=8, augmentation="none", folds=0)
+    learning = Learning(student="encoder", epochs=120, augmentation="none", folds=0)
     student = distil(proxy, ensemble, learning, seed=0)
     said = predict_probabilities(student, proxy.rows)
     assert (said.argmax(axis=1) == ensemble.target.probabilities.argmax(axis=1)).mean() > 0.8
