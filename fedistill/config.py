@@ -47,11 +47,10 @@ class RunConfig(RunKeys, StudentKeys, SumKeys, AnswerKeys, DataKeys):
             )
         if self.cross_fit_folds == 1:
             raise ConfigError("cross-fit-folds=1 must be 0 or at least 2: use 0 for none")
-        if self.student in rules.STUDENTS[1:] and self.holdout_fraction > 0:
+        if self.student == "vit" and self.holdout_fraction > 0:
             raise ConfigError(
-                f"holdout-fraction={self.holdout_fraction} must be 0 with student="
-                f"{self.student!r}: sites run no student with convolutions on held-out rows; set "
-                "student='mlp', or 0"
+                f"holdout-fraction={self.holdout_fraction} must be 0 with student='vit': sites run "
+                "no transformer on held-out rows; set another student, or 0"
             )
         if self.min_sites < self.sites_needed:
             raise ConfigError(

@@ -238,7 +238,7 @@ class StudentKeys(Keys):
         "public features lie close",
     )
     cross_fit_folds: int = Field(
-        3,
+        0,
         ge=0,
         le=10,
         description="parts of the proxy images, each labelled by students of images that learned "
