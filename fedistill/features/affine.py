@@ -62,7 +62,10 @@ def random_affine(images: Tensor, bounds: Affine, generator: torch.Generator) ->
     grid = affine_grid(maps, list(images.shape), align_corners=False)
     if bounds.elastic > 0:
         grid = grid + _bending(images, bounds.elastic, generator)
-    return grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
+    # Bilinear views would be smoother than the images that a network is asked about afterwards.
+    return grid_sample(
+        images, grid.to(images.dtype), mode="bicubic", padding_mode="border", align_corners=False
+    )
 
 
 def _bending(images: Tensor, most: float, generator: torch.Generator) -> Tensor:
