@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedistill.errors import DataError
+from fedistill.features.joined_encoders import JoinedEncoders
 from fedistill.features.onnx_traces import quiet, strip
 from fedistill.features.self_supervised import ENCODER_STRIDES, ImageEncoder
 
@@ -18,7 +19,7 @@ OPSET = 20
 LARGEST_BATCH = 65536
 
 
-def write_encoder(encoder: ImageEncoder, path: Path) -> str:
+def write_encoder(encoder: ImageEncoder | JoinedEncoders, path: Path) -> str:
     """Write the file, whole or not at all, and give its sha256.
 
     One input `images`, float32 (batch, channels, side, side); one output `embeddings`, float32
@@ -73,7 +74,7 @@ class StoredNetwork:
 
 
 def read_network(content: bytes) -> StoredNetwork:
-    """The network in an encoder's file.
+    """The network in an encoder's file; of several side by side, the first.
 
     Raises:
         DataError: It is no file that `write_encoder` wrote.
@@ -88,8 +89,10 @@ def read_network(content: bytes) -> StoredNetwork:
             each.name: torch.tensor(onnx.numpy_helper.to_array(each)) for each in graph.initializer
         }
         layers = [node for node in graph.node if node.op_type == "Conv"]
+        first = layers[0].input[1].removesuffix("body.0.weight")
+        layers = [node for node in layers if node.input[1].startswith(f"{first}body.")]
         convolutions = tuple((stored[node.input[1]], stored[node.input[2]]) for node in layers)
-        mean, std = stored["mean"].flatten(), stored["std"].flatten()
+        mean, std = stored[f"{first}mean"].flatten(), stored[f"{first}std"].flatten()
     # The file is the user's: whatever onnx says of it, or that a part is not there.
     except Exception as error:
         raise no_such from error
