@@ -331,6 +331,16 @@ def _embedded(
     return encoders[0], proxy, sites
 
 
+def embedded_digits(seed: int, settings: Settings) -> tuple[Rows, list[Rows], Rows]:
+    """Embeddings of public images, of each site's and of those that measure."""
+    encoders, digits = _load_encoders(seed, settings), read_digits(settings.file, settings.limit)
+    public, *sites, scored = (
+        _embeddings(encoders, rows, settings.device)
+        for rows in (digits.public, *(rows for rows, _ in digits.sites), digits.scored[0])
+    )
+    return public, sites, scored
+
+
 def _load_encoders(seed: int, settings: Settings) -> list[ImageEncoder]:
     """The seed's own encoder first, then those of the next seeds, in a circle."""
     count = len(list(settings.encoders.glob("encoder-*.pt")))
