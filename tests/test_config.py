@@ -121,8 +121,8 @@ def test_every_key_has_a_meaning():
         ({"encoder": "cnn.onnx"}, "encoder='cnn.onnx' must be an absolute path: write '/"),
         (
             {"encoder": "package.module"},
-            "encoder='package.module' must be the full path of an ONNX file or an import path "
-            "'package.module:factory': write one of these",
+            "encoder='package.module' must be the full path of an ONNX file, an import path "
+            "'package.module:factory' or 'self-supervised': write one of these",
         ),
         ({"dataset": ""}, "dataset='' must name a data set: give the name of a shipped set or a"),
         ({"dataset": 3}, "dataset=3 must be a string in quotes: change its value"),
