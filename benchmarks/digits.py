@@ -365,7 +365,7 @@ def _embeddings(encoders: Sequence[ImageEncoder], rows: Rows, device: str) -> Ro
     parts = []
     for encoder in encoders:
         encoder.to(device)
-        batches = [encoder(batch.to(device)).cpu() for batch in images.split(4096)]
+        batches = [encoder(batch.to(device)).cpu() for batch in torch.split(images, 4096)]
         encoder.cpu()
         parts.append(torch.cat(batches))
     found: Rows = (torch.cat(parts, dim=1) / len(encoders) ** 0.5).numpy()

@@ -15,7 +15,7 @@ true labels. We never read these, so this flatters the baseline.
 import argparse
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -111,11 +111,12 @@ def _model(variant: str, num_inputs: int) -> nn.Module:
 @torch.inference_mode()
 def _accuracy(model: nn.Module, part: Part) -> float:
     model.cpu().eval()
-    answers = [model(batch).argmax(dim=1) for batch in torch.from_numpy(part.inputs).split(1000)]
+    batches = torch.split(torch.from_numpy(part.inputs), 1000)
+    answers = [model(batch).argmax(dim=1) for batch in batches]
     return float((torch.cat(answers).numpy() == part.labels).mean())
 
 
-def chosen(scores: dict[Setting, Sequence[Scores]]) -> Setting:
+def chosen(scores: Mapping[Setting, Sequence[Scores]]) -> Setting:
     """The setting that is best on the public images, on the mean of its seeds."""
     return max(scores, key=lambda each: float(np.mean([score.public for score in scores[each]])))
 

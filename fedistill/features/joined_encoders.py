@@ -25,4 +25,5 @@ class JoinedEncoders(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images to (batch, dimensions)."""
         embeddings = [encoder(images) for encoder in self.encoders]
-        return torch.cat(embeddings, dim=1) / len(embeddings) ** 0.5
+        joined: Tensor = torch.cat(embeddings, dim=1) / len(embeddings) ** 0.5
+        return joined
