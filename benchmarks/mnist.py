@@ -68,11 +68,13 @@ MEASURES = ("accuracy %", "agrees %", "crossed %", "alike %", "answer %")
 Found = dict[Way, dict[int, Result]]
 
 
-def ways(mechanisms: Sequence[str], students: Sequence[str]) -> list[list[Way]]:
+def ways(
+    mechanisms: Sequence[str], students: Sequence[str], epsilons: Sequence[float] = EPSILONS
+) -> list[list[Way]]:
     """All that is measured: lists of ways that differ in the student alone."""
     found = []
     for trust in ("secagg", "none"):
-        for epsilon in EPSILONS:
+        for epsilon in epsilons:
             faint = epsilon < 0.5
             cells, partitions = (300, 1) if faint else (400, 8)
             for mechanism in mechanisms:
@@ -189,6 +191,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=800, help="of the encoder")
     parser.add_argument("--student-epochs", type=int, default=0, help="of each student")
     parser.add_argument("--mechanisms", nargs="+", default=MECHANISMS, choices=MECHANISMS)
+    parser.add_argument("--epsilons", nargs="+", type=float, default=EPSILONS)
     parser.add_argument("--students", nargs="+", default=["sharp"], choices=list(STUDENTS))
     parser.add_argument("--honest", type=int, default=NUM_SITES - 1, help="sites that keep noise")
     parser.add_argument("--encoder-jobs", type=int, default=5, help="encoders side by side")
@@ -215,7 +218,7 @@ def main() -> None:
         )
         settings.encoders.mkdir(parents=True, exist_ok=True)
         make_encoders(arguments.seeds, arguments.encoder_jobs, settings, console)
-        together = ways(arguments.mechanisms, arguments.students)
+        together = ways(arguments.mechanisms, arguments.students, arguments.epsilons)
         found: Found = {way: {} for each in together for way in each}
         for seed, results in measure_all(
             together, arguments.seeds, arguments.jobs, settings, console

@@ -155,10 +155,15 @@ def main() -> None:
             for seed in range(arguments.seeds)
             for setting in SETTINGS[variant]
         }
-        for each in track(as_completed(asked), "federations", total=len(asked), console=console):
-            variant, epsilon, setting = asked[each]
-            by_setting = found.setdefault((variant, epsilon), {})
-            by_setting.setdefault(setting, []).append(each.result())
+        try:
+            done = track(as_completed(asked), "federations", total=len(asked), console=console)
+            for each in done:
+                variant, epsilon, setting = asked[each]
+                by_setting = found.setdefault((variant, epsilon), {})
+                by_setting.setdefault(setting, []).append(each.result())
+        except KeyboardInterrupt:
+            console.print("cut off: this is what was done")
+            pool.shutdown(wait=False, cancel_futures=True)
     table = Table("FedAvg + DP-SGD on", "epsilon", "setting", "public %", "accuracy %", box=None)
     for (variant, epsilon), scores in sorted(found.items()):
         best = chosen(scores)

@@ -135,9 +135,11 @@ def distil_images(
             chosen = order[step * batch : (step + 1) * batch]
             views = images[chosen]
             if recipe.views is not None:
-                still = torch.rand(len(chosen), generator=generator) < recipe.unmoved
                 moved = random_affine(views, recipe.views, generator)
-                views = torch.where(still.to(device)[:, None, None, None], views, moved)
+                if recipe.unmoved > 0:
+                    still = torch.rand(len(chosen), generator=generator) < recipe.unmoved
+                    moved = torch.where(still.to(device)[:, None, None, None], views, moved)
+                views = moved
             with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                 logits = student(views)
             loss = cross_entropy(logits.float(), targets[chosen])

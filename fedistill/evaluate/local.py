@@ -28,10 +28,10 @@ def local_model(rows: Rows, labels: Ints, test_rows: Rows, *, num_classes: int) 
     """Class probabilities (num_test, num_classes) of a site's own best non-private model.
 
     The better of gradient boosting and logistic regression on the site's own rows, by the AUC of
-    up to three stratified folds of them; above 4,000 rows a fixed sample of that many chooses.
-    Of more than 256 columns it is logistic regression. One class, or fewer than 10 rows, give the
-    class shares; classes without a row get probability zero. Not private, and for simulations only. Same rows, same answer: no test label is used and
-    every random state is fixed.
+    up to three stratified folds of them; above 4,000 rows a fixed sample of that many chooses. Of
+    more than 256 columns it is logistic regression. One class, or fewer than 10 rows, give the
+    class shares; classes without a row get probability zero. Not private, and for simulations
+    only. Same rows, same answer: no test label is used and every random state is fixed.
 
     Args:
         rows: (n, d) float32, expanded columns, NaN for missing.
