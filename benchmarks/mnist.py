@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--student-epochs", type=int, default=0, help="of each student")
     parser.add_argument("--mechanisms", nargs="+", default=MECHANISMS, choices=MECHANISMS)
     parser.add_argument("--epsilons", nargs="+", type=float, default=EPSILONS)
-    parser.add_argument("--students", nargs="+", default=["sharp"], choices=list(STUDENTS))
+    parser.add_argument("--students", nargs="+", default=["crossed"], choices=list(STUDENTS))
     parser.add_argument("--honest", type=int, default=NUM_SITES - 1, help="sites that keep noise")
     parser.add_argument("--encoder-jobs", type=int, default=5, help="encoders side by side")
     parser.add_argument("--jobs", type=int, default=12, help="students side by side")

@@ -73,7 +73,7 @@ class DataKeys(Keys):
         "images; empty: the columns themselves",
     )
     encoder_epochs: int = Field(
-        40, ge=1, le=10_000, description="passes over the proxy images of that training"
+        60, ge=1, le=10_000, description="passes over the proxy images of that training"
     )
     proxy_fraction: float = Field(
         0.2, gt=0, lt=0.9, description="share of rows that become the public, unlabelled proxy set"
@@ -238,7 +238,7 @@ class StudentKeys(Keys):
         "public features lie close",
     )
     cross_fit_folds: int = Field(
-        0,
+        3,
         ge=0,
         le=10,
         description="parts of the proxy images, each labelled by students of images that learned "

@@ -40,7 +40,7 @@ class Learning:
     student: str = "mlp"
     augmentation: str = "auto"
     label_propagation: bool = False
-    folds: int = 0
+    folds: int = 3
     self_training: float = 0.0
     epochs: int = 0
 

@@ -19,7 +19,7 @@ from fedistill.federation.run_folder import home
 
 Progress = Callable[[int, int], None]
 
-BATCH = 256
+BATCH = 128
 NARROWER = 4
 """Of the encoder of `fedistill encoder train`: a CPU trains it within minutes."""
 
