@@ -68,8 +68,12 @@ class DataKeys(Keys):
     )
     encoder: Annotated[str, AfterValidator(rules.encoder)] = Field(
         "",
-        description="public encoder of images or text: an ONNX file's full path, or an import path "
-        "`package.module:factory`; empty: the columns themselves",
+        description="public encoder of images or text: an ONNX file's full path, an import path "
+        "`package.module:factory`, or `self-supervised`, which a simulation trains on its proxy "
+        "images; empty: the columns themselves",
+    )
+    encoder_epochs: int = Field(
+        60, ge=1, le=10_000, description="passes over the proxy images of that training"
     )
     proxy_fraction: float = Field(
         0.2, gt=0, lt=0.9, description="share of rows that become the public, unlabelled proxy set"
@@ -219,12 +223,13 @@ class StudentKeys(Keys):
     student: Annotated[str, AfterValidator(rules.student)] = Field(
         "mlp",
         description="the student's architecture: `mlp` for tables; `cnn`, `resnet` or `vit` for "
-        "square images; or your own network, an import path `package.module:factory`",
+        "square images, or `encoder`, which begins as the run's encoder; or your own network, an "
+        "import path `package.module:factory`",
     )
     augmentation: Annotated[str, rules.one_of("auto", "affine", "none")] = Field(
         "auto",
         description="what the student sees besides public rows: images moved at random (`affine`), "
-        "or nothing (`none`); `auto`: images for `cnn`, `resnet` and `vit`, else rows with swapped "
+        "or nothing (`none`); `auto`: images for students of images, else rows with swapped "
         "entries",
     )
     label_propagation: bool = Field(
@@ -232,8 +237,15 @@ class StudentKeys(Keys):
         description="whether a student of images learns labels that were spread over images whose "
         "public features lie close",
     )
+    cross_fit_folds: int = Field(
+        3,
+        ge=0,
+        le=10,
+        description="parts of the proxy images, each labelled by students of images that learned "
+        "from the others, so that noise is not learnt by heart; 0: none",
+    )
     self_training: float = Field(
-        0.1,
+        0.0,
         ge=0,
         le=1,
         description="share of its target that a student of images replaces by its own answers in "

@@ -12,6 +12,9 @@ HOSPITALS_TEST = (
 MIXED_TEST = (
     "tests/e2e/test_hospitals.py::test_hospitals_of_one_federation_answer_by_unlike_mechanisms"
 )
+MNIST_TEST = (
+    "tests/e2e/test_mnist.py::test_one_command_trains_the_encoder_and_a_student_that_begins_as_it"
+)
 PROVISION_TEST = (
     "tests/e2e/test_provisioned.py::test_the_page_works_and_strangers_and_revoked_sites_stay_out"
 )
@@ -100,6 +103,9 @@ COMMANDS = {
         "tests/cli/test_encoder_command.py::test_the_command_writes_an_encoder"
     ),
     "fedistill simulate simulations/hospitals_5": PREPARE,
+    "fedistill simulate simulations/mnist_3 -c 'dataset=/data/mnist.npz'": MNIST_TEST,
+    "fedistill simulate simulations/mnist_3 -c 'dataset=/data/mnist.npz epsilon=0.5'": MNIST_TEST,
+    "python -m benchmarks.image_throughput --device cuda": HELP,
     "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
     "fedistill simulate simulations/hospitals_5 -c "
     '\'site-mechanisms="other=dp-sgd, SVI=dp-ebm" float-noise="allow"\'': MIXED_TEST,

@@ -5,12 +5,13 @@ residual blocks of two convolutions (He et al. 2016, "Deep Residual Learning", s
 have BatchNorm after each convolution, which `folded` melts into it before export. `vit`: a vision
 transformer (Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", section 3.1) with the mean
 over patches in place of a class token, and with a Linear of its own for queries, keys and values.
+`encoder`: the network of `features.self_supervised`, which may begin with an encoder's weights.
 """
 
 import copy
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fedistill.features.images import ImageShape
+from fedistill.features.self_supervised import ENCODER_STRIDES, ENCODER_WIDTHS
 
 PATCH = 4
 
@@ -53,6 +55,17 @@ def resnet(shape: ImageShape, num_classes: int) -> nn.Module:
 def vit(shape: ImageShape, num_classes: int) -> nn.Module:
     """Images (batch, channels, side, side) to logits."""
     return VisionTransformer(shape, num_classes)
+
+
+def encoder(
+    shape: ImageShape, num_classes: int, widths: Sequence[int] = ENCODER_WIDTHS
+) -> nn.Module:
+    """Images (batch, channels, side, side) to logits; `widths` are those of the convolutions."""
+    body, before = nn.Sequential(), shape.channels
+    for width, stride in zip(widths, ENCODER_STRIDES, strict=True):
+        body.extend([_convolution(before, width, 3, stride=stride), nn.ReLU()])
+        before = width
+    return body.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes)])
 
 
 class Residual(nn.Module):
@@ -130,7 +143,12 @@ class Attending(nn.Module):
         return self.query, self.key, self.value
 
 
-NETWORKS = {"cnn": cnn, "resnet": resnet, "vit": vit}
+NETWORKS: dict[str, Callable[[ImageShape, int], nn.Module]] = {
+    "cnn": cnn,
+    "resnet": resnet,
+    "vit": vit,
+    "encoder": encoder,
+}
 """By the name that the run-config key `student` has."""
 
 

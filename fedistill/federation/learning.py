@@ -15,6 +15,7 @@ def learning_of(config: RunConfig) -> Learning:
         augmentation=config.augmentation,
         label_propagation=config.label_propagation,
         self_training=config.self_training,
+        folds=config.cross_fit_folds,
         epochs=config.student_epochs,
     )
 
