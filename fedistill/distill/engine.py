@@ -99,7 +99,6 @@ class _Training:
         mark = session.checkpoints.config_sha256 if session.checkpoints else ""
         self.position = Position(config_sha256=mark)
         self.schedule: LRScheduler | None = None
-        self.stored: State | None = None
 
     def resume(self) -> None:
         """Go on after the newest checkpoint, if there is one."""
@@ -107,20 +106,21 @@ class _Training:
         found = checkpoints.position() if checkpoints else None
         if checkpoints is None or found is None:
             return
-        self.stored, self.position = checkpoints.load(self.accelerator), found
-        self.average.values = list(self.stored.average)
-        self.average.begun = self.stored.begun
-        self.best = list(self.stored.best)
+        self.position = found
+        stage = self.plan.stages[found.stage]
+        # Before the optimizer is loaded, whose rates a schedule sets when it is made.
+        self._reset(stage)
+        self.schedule = self._schedule(stage, stage.epochs)
+        stored = checkpoints.load(self.accelerator)
+        self.schedule.load_state_dict(dict(stored.schedule))
+        self.average.values, self.average.begun = list(stored.average), stored.begun
+        self.best = list(stored.best)
 
     def run_stage(self) -> None:
         """The rest of the stage that the position is in."""
         stage = self.plan.stages[self.position.stage]
         if self.position.epoch == 0:
             self._begin(stage)
-        elif self.stored is not None:
-            self.schedule = self._schedule(stage, stage.epochs)
-            self.schedule.load_state_dict(dict(self.stored.schedule))
-        self.stored = None
         while self.position.epoch < stage.epochs and not self.position.ended:
             losses = self._epoch(stage, self.position.epoch, self.position.temperature)
             self.position = replace(self.position, epoch=self.position.epoch + 1)
