@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from fedistill.data import ProxySet, numbers
 from fedistill.distill.engine import train_by_recipe
 from fedistill.distill.guide import Guide
+from fedistill.distill.launch import environment, launcher
 from fedistill.distill.material import Material
 from fedistill.distill.network_students import make_student
 from fedistill.distill.recipes import RecipePlan
@@ -126,22 +127,18 @@ def by_hand(size: Size) -> float:
 
 def launched(processes: int, spread: str, arguments: list[str]) -> float:
     """The fastest time of our loop in so many processes."""
-    if processes == 1:
-        command = [sys.executable, "-m", "benchmarks.trainer_scaling"]
-    else:
-        how = ["--multi_gpu"] if torch.cuda.is_available() else ["--cpu"]
-        if spread == "fsdp":
-            how = ["--use_fsdp", "--fsdp_version", "2"]
-        launch = [sys.executable, "-m", "accelerate.commands.launch"]
-        options = ["--num_processes", str(processes), "--num_machines", "1"]
-        more = ["--mixed_precision", "bf16" if torch.cuda.is_available() else "no"]
-        more += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
-        command = [*launch, *how, *options, *more, "-m", "benchmarks.trainer_scaling"]
+    sharded = ["--use_fsdp", "--fsdp_version", "2"] if spread == "fsdp" else []
+    start = launcher(processes, *sharded) if processes > 1 else [sys.executable]
+    command = [*start, "-m", "benchmarks.trainer_scaling"]
     repeats = arguments[arguments.index("--repeats") + 1]
     found = []
     for _ in range(int(repeats)):
         done = subprocess.run(  # noqa: S603 - our own program
-            [*command, *arguments, "--worker"], capture_output=True, text=True, check=False
+            [*command, *arguments, "--worker"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment(processes),
         )
         lines = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
         if done.returncode or not lines:

@@ -259,6 +259,13 @@ class StudentKeys(Keys):
     track: Annotated[str, rules.one_of("none", "tensorboard", "mlflow")] = Field(
         "none", description="where a recipe's losses are logged: `tensorboard` or `mlflow`"
     )
+    train_processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes that train the student by a recipe, each on a GPU of its own where "
+        "there are as many",
+    )
     prune_ratio: float = Field(
         0.5, ge=0, le=0.9, description="share of the student's channels to prune"
     )

@@ -18,6 +18,8 @@ class RecipeKeys(Protocol):
     @property
     def track(self) -> str: ...  # noqa: D102
     @property
+    def train_processes(self) -> int: ...  # noqa: D102
+    @property
     def label_propagation(self) -> bool: ...  # noqa: D102
     @property
     def student_epochs(self) -> int: ...  # noqa: D102
@@ -39,6 +41,11 @@ def check_recipe_keys(config: RecipeKeys) -> None:
             raise ConfigError(
                 f"track={config.track!r} logs the stages of a recipe, and recipe='auto' has none: "
                 "name a recipe, or set track='none'"
+            )
+        if config.train_processes > 1:
+            raise ConfigError(
+                f"train-processes={config.train_processes} is for recipes, and recipe='auto' "
+                "trains in one: name a recipe, or set train-processes=1"
             )
         return
     if config.label_propagation:

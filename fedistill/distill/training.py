@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -40,6 +41,7 @@ class Learning:
         recipe: "auto" for the training of tables or images, else what `load_recipe` knows.
         public_teacher: What `public_teacher` knows; "" for none.
         track: Where a recipe's losses go: "none", "tensorboard" or "mlflow".
+        processes: That train by a recipe; above 1 they are started for it.
     """
 
     student: str = "mlp"
@@ -50,6 +52,7 @@ class Learning:
     recipe: str = "auto"
     public_teacher: str = ""
     track: str = "none"
+    processes: int = 1
 
     @property
     def of_images(self) -> bool:
@@ -173,5 +176,13 @@ def _by_recipe(
             copies=not learning.of_images and learning.augmentation != "none",
             seed=session.seed,
         )
-        train_by_recipe(student, material, plan, guide, session)
+        if learning.processes == 1:
+            train_by_recipe(student, material, plan, guide, session)
+            return student
+        from fedistill.distill.launch import train_in_processes  # which needs this module
+
+        checkpoints = session.checkpoints
+        with TemporaryDirectory(prefix="fedistill-train-") as scratch:
+            folder = checkpoints.folder / "job" if checkpoints else Path(scratch)
+            train_in_processes(student, proxy, material, learning, session, folder=folder)
     return student

@@ -16,6 +16,7 @@ def learning_of(config: RunConfig) -> Learning:
         recipe=config.recipe,
         public_teacher=config.public_teacher,
         track=config.track,
+        processes=config.train_processes,
     )
 
 
