@@ -23,6 +23,8 @@ WHITE_BOX = "labels", "divergence", "decoupled", "features", "attention", "dista
 INSIDE = "features", "attention", "distances", "angles"
 """and those of them that need its layers."""
 
+LARGEST_CUBE = 512
+
 
 class RecipePlan(Part):
     """What a recipe file holds.
@@ -126,6 +128,11 @@ def _checked(plan: RecipePlan) -> RecipePlan:
             raise ConfigError(
                 f"{place}: mixup={stage.mixup:g} and cutmix={stage.cutmix:g} must be 0 beside "
                 f"{compared[0]}, whose teacher saw no mixed row: mix in a stage of its own"
+            )
+        if stage.losses.angles > 0 and plan.batch > LARGEST_CUBE:
+            raise ConfigError(
+                f"batch={plan.batch} must be at most {LARGEST_CUBE} where {place} compares angles, "
+                "whose memory grows with its cube: lower batch"
             )
         if stage.mixup and stage.cutmix:
             raise ConfigError(
