@@ -125,7 +125,7 @@ class _Training:
             losses = self._epoch(stage, self.position.epoch, self.position.temperature)
             self.position = replace(self.position, epoch=self.position.epoch + 1)
             agreement = self._agreement() if self.plan.validation else math.nan
-            if stage.patience:
+            if stage.patience and self.position.epoch > rise_of(stage) * stage.epochs:
                 if agreement > self.position.best:
                     self.best = [each.clone() for each in self.average.values]
                 self.position = better(self.position, agreement, stage.patience)
@@ -299,6 +299,14 @@ class _Training:
             schedule=schedule.state_dict(),
         )
         checkpoints.save(self.accelerator, self.position, state)
+
+
+def rise_of(stage: StagePlan) -> float:
+    """Share of a stage in which its learning rate grows: agreement that stands still says little.
+
+    A third in one-cycle, as PyTorch has it.
+    """
+    return {"one-cycle": 0.3, "cosine": stage.warm_up, "constant": 0.0}[stage.schedule]
 
 
 def _batch_size(plan: RecipePlan, num_examples: int, processes: int) -> int:

@@ -139,8 +139,8 @@ class StagePlan(Part):
         mixup: Its alpha; 0 for none.
         cutmix: The same, of images.
         clip_gradient: Greatest L2 norm of a step's gradient; 0 for any.
-        patience: Epochs without better agreement on held-out public rows that end the stage, whose
-            best weights are then kept; 0 for never.
+        patience: Epochs without better agreement on held-out public rows that end the stage, once
+            its learning rate has risen; its best weights are then kept. 0 for never.
     """
 
     name: str = Field(min_length=1, max_length=64)

@@ -39,7 +39,7 @@ ALL_OF_IT = {
         },
         {
             "name": "mixed",
-            "epochs": 4,
+            "epochs": 15,
             "schedule": "cosine",
             "losses": {"cross-entropy": 1.0},
             "mixup": 0.2,
@@ -162,7 +162,7 @@ def test_the_searched_temperature_is_kept_for_the_stage(tmp_path: Path) -> None:
     teacher = PublicTeacher("made", lambda rows: torch.from_numpy(centred(truth(rows))).float() * 6)
     plan = plan_of(
         {
-            "epochs": 4,
+            "epochs": 15,
             "losses": {"divergence": 1.0},
             "temperature": {"kind": "search", "candidates": [1.0, 6.0], "epochs": 2},
         },
