@@ -39,7 +39,7 @@ ALL_OF_IT = {
         },
         {
             "name": "mixed",
-            "epochs": 15,
+            "epochs": 4,
             "schedule": "cosine",
             "losses": {"cross-entropy": 1.0},
             "mixup": 0.2,
@@ -146,13 +146,13 @@ def test_progress_counts_every_step_of_a_curriculum_too() -> None:
 
 def test_a_stage_ends_when_agreement_grows_no_more_and_keeps_its_best_weights() -> None:
     told: list[int] = []
-    stage = {"epochs": 400, "losses": {"log-odds": 1.0}, "patience": 3}
+    stage = {"epochs": 80, "losses": {"log-odds": 1.0}, "patience": 3}
     material = material_of()
     plan = plan_of(stage, validation=0.1)
     student = student_of(material)
     session = Session(seed=0, device="cpu", progress=lambda done, total: told.append(done))
     train_by_recipe(student, material, plan, Guide(), session)
-    assert len(told) < 400 * 10
+    assert 24 * 10 < len(told) < 80 * 10  # not while the learning rate still rises
     assert correlation(student, material) > 0.9
 
 
@@ -162,7 +162,7 @@ def test_the_searched_temperature_is_kept_for_the_stage(tmp_path: Path) -> None:
     teacher = PublicTeacher("made", lambda rows: torch.from_numpy(centred(truth(rows))).float() * 6)
     plan = plan_of(
         {
-            "epochs": 15,
+            "epochs": 10,
             "losses": {"divergence": 1.0},
             "temperature": {"kind": "search", "candidates": [1.0, 6.0], "epochs": 2},
         },
@@ -175,7 +175,7 @@ def test_the_searched_temperature_is_kept_for_the_stage(tmp_path: Path) -> None:
     found = checkpoints.position()
     assert found is not None
     assert found.temperature in (1.0, 6.0)
-    assert correlation(student, material) > 0.9
+    assert correlation(student, material) > 0.8
 
 
 def centred(log_odds: np.ndarray) -> np.ndarray:
