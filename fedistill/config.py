@@ -16,6 +16,7 @@ from pydantic import ValidationError, model_validator
 from fedistill import config_rules as rules
 from fedistill.aggregation_rules import CORRECTION_ROUNDS, FEDERATED, check_aggregation
 from fedistill.config_keys import AnswerKeys, DataKeys, RunKeys, StudentKeys, SumKeys
+from fedistill.config_recipe import check_recipe_keys, files_sha256
 from fedistill.config_rules import Scalar
 from fedistill.errors import ConfigError
 
@@ -58,6 +59,7 @@ class RunConfig(RunKeys, StudentKeys, SumKeys, AnswerKeys, DataKeys):
                 f"{self.quantize!r}: sites run no such student on held-out rows; set "
                 "quantize='int8', or 0"
             )
+        check_recipe_keys(self)
         if self.min_sites < self.sites_needed:
             raise ConfigError(
                 f"min-sites={self.min_sites} must be at least {self.sites_needed} with "
@@ -180,8 +182,17 @@ class RunConfig(RunKeys, StudentKeys, SumKeys, AnswerKeys, DataKeys):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def work_sha256(self) -> str:
-        """`sha256` of what a run computes, whichever folder it is in."""
-        return self.model_copy(update={"output_dir": "", "resume": ""}).sha256()
+        """`sha256` of what a run computes, whichever folder it is in.
+
+        Of files that say how the student learns it covers what they hold: a recipe that was changed
+        is another recipe.
+
+        Raises:
+            ConfigError: Such a file cannot be read.
+        """
+        keys = self.model_copy(update={"output_dir": "", "resume": ""}).sha256()
+        contents = files_sha256({"recipe": self.recipe, "public-teacher": self.public_teacher})
+        return hashlib.sha256((keys + contents).encode()).hexdigest() if contents else keys
 
 
 @dataclass(frozen=True, kw_only=True)

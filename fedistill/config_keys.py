@@ -257,6 +257,27 @@ class StudentKeys(Keys):
         le=10_000,
         description="passes over the proxy images of a student of images; 0: what suits it",
     )
+    recipe: Annotated[str, AfterValidator(rules.recipe)] = Field(
+        "auto",
+        description="how the student is trained: `auto`, a preset (`curriculum`, `four-term`, "
+        "`mean-teacher`, `mixup`, `noise-aware`), or the full path of a TOML file of stages",
+    )
+    public_teacher: Annotated[str, AfterValidator(rules.public_teacher)] = Field(
+        "",
+        description="a public model on the server, whose inside recipes may use: an import path "
+        "`package.module:factory`, or the full path of an ONNX file or of a safetensors file of "
+        "logits; empty: none",
+    )
+    track: Annotated[str, rules.one_of("none", "tensorboard", "mlflow")] = Field(
+        "none", description="where a recipe's losses are logged: `tensorboard` or `mlflow`"
+    )
+    train_processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes that train the student by a recipe, each on a GPU of its own where "
+        "there are as many",
+    )
     compression: Annotated[str, rules.one_of("custom", "light", "half", "sparse", "search")] = (
         Field(
             "custom",

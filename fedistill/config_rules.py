@@ -16,6 +16,8 @@ STUDENTS = ("mlp", "cnn", "resnet", "vit", "encoder")
 SELF_SUPERVISED = "self-supervised"
 """The encoder that a simulation trains on its own proxy images."""
 
+RECIPES = ("auto", "curriculum", "four-term", "mean-teacher", "mixup", "noise-aware")
+TEACHER_FILES = (".onnx", ".safetensors")
 IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
@@ -77,6 +79,34 @@ def student(value: str) -> str:
         names = ", ".join(_show(name) for name in STUDENTS)
         raise _refuse(
             f"must be {names} or an import path 'package.module:factory'", "choose one of these"
+        )
+    return value
+
+
+def recipe(value: str) -> str:
+    """`auto`, a preset, or the full path of a TOML file."""
+    if value in RECIPES:
+        return value
+    if not value.lower().endswith(".toml"):
+        names = ", ".join(_show(name) for name in RECIPES)
+        raise _refuse(
+            f"must be {names} or the full path of a file that ends in '.toml'",
+            "choose one of these",
+        )
+    return _absolute(value)
+
+
+def public_teacher(value: str) -> str:
+    """Nothing, a full path of an ONNX or safetensors file, or `package.module:factory`."""
+    if "/" in value or value.startswith("~") or value.lower().endswith(TEACHER_FILES):
+        if not value.lower().endswith(TEACHER_FILES):
+            raise _refuse("must end in '.onnx' or '.safetensors'", "name such a file")
+        return _absolute(value)
+    if value and not IMPORT_PATH.fullmatch(value):
+        raise _refuse(
+            "must be the full path of an ONNX or safetensors file or an import path "
+            "'package.module:factory'",
+            "write one of these",
         )
     return value
 

@@ -65,6 +65,8 @@ COMMANDS = {
     "python -m benchmarks.vs_fedavg_dpsgd --data-dir DIR --write-page docs/comparison.md": HELP,
     "python -m benchmarks.ensemble_weights --data-dir DIR": HELP,
     "python -m benchmarks.poisoning --data-dir DIR": HELP,
+    "python -m benchmarks.recipes --data-dir DIR": HELP,
+    f"{SIMULATE} -c 'recipe=\"curriculum\"'": PREPARE,
     f"{SIMULATE} -c 'secure-aggregation=false ensemble-weights=\"median\" min-sites=3'": PREPARE,
     "python -m benchmarks.probe_settings --data-dir DIR": HELP,
     "python -m benchmarks.shared_noise --data-dir DIR": HELP,

@@ -1,7 +1,7 @@
 """Several losses as one: named terms and their weights.
 
-Features and attention are terms only where the teacher is white-box: a public model on the server,
-or the uncompressed student.
+All terms but the first three compare with a white-box teacher: a public model on the server, or the
+uncompressed student.
 """
 
 import math
@@ -18,16 +18,28 @@ class LossMix:
     """Weights of the terms, non-negative, not all zero.
 
     Attributes:
+        log_odds: `log_odds_error` with the noised target.
         cross_entropy: With hard public labels, or with the noised target.
+        consistency: `consistency_error` with the student's own moving average.
+        labels: `hard_and_soft`.
         divergence: From the teacher's softened probabilities.
+        decoupled: `decoupled_divergence`.
         features: `FeatureMatching`.
         attention: Of images or of a transformer's scores.
+        distances: `distance_error` of deep features.
+        angles: `angle_error` of deep features.
     """
 
+    log_odds: float = 0.0
     cross_entropy: float = 0.0
+    consistency: float = 0.0
+    labels: float = 0.0
     divergence: float = 0.0
+    decoupled: float = 0.0
     features: float = 0.0
     attention: float = 0.0
+    distances: float = 0.0
+    angles: float = 0.0
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():
@@ -41,35 +53,23 @@ FOUR_TERMS = LossMix(cross_entropy=0.5, divergence=0.3, features=0.15, attention
 """Labels and soft labels first, features and attention as guidance."""
 
 
-def mixed_loss(
-    mix: LossMix,
-    *,
-    cross_entropy: Tensor | None = None,
-    divergence: Tensor | None = None,
-    features: Tensor | None = None,
-    attention: Tensor | None = None,
-) -> Tensor:
+def mixed_loss(mix: LossMix, **terms: Tensor | None) -> Tensor:
     """Sum of weight times term, a scalar.
 
     Args:
         mix: The weights.
-        cross_entropy: A scalar; None where it is not computed, as the three others.
-        divergence: Of a temperature, with its square.
-        features: At several depths, averaged.
-        attention: The same.
+        **terms: Scalars by the names of the weights; None, or absent, where one is not computed. A
+            divergence of a temperature comes with its square, features are averaged over depths.
 
     Raises:
         ConfigError: A term of positive weight is None. A mix without it is made by `without`.
+        TypeError: A term that no mix has.
     """
-    terms = {
-        "cross_entropy": cross_entropy,
-        "divergence": divergence,
-        "features": features,
-        "attention": attention,
-    }
+    if unknown := terms.keys() - asdict(mix).keys():
+        raise TypeError(f"{sorted(unknown)[0]!r} is no term: use some of {', '.join(asdict(mix))}")
     parts: list[Tensor] = []
     for name, weight in asdict(mix).items():
-        term = terms[name]
+        term = terms.get(name)
         if weight == 0:
             continue
         if term is None:

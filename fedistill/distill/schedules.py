@@ -1,4 +1,4 @@
-"""Temperature, alpha and learning rate as functions of the step, and stages of training.
+"""Temperature, alpha and learning rate as functions of the step.
 
 A schedule is a frozen value with `at(step) -> float`; whether steps are batches, epochs or stages
 is for its user to say. Steps count from 0.
@@ -7,13 +7,12 @@ is for its user to say. Steps count from 0.
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
-from fedistill.distill.loss_mix import LossMix
 from fedistill.errors import ConfigError
 
 
@@ -192,54 +191,3 @@ def search_temperature(
     return TemperatureSearch(
         best=min(scored, key=lambda each: (-scores[each], each)), scores=scores
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A stretch of training with its own losses.
-
-    Attributes:
-        name: For progress and logs.
-        epochs: Passes over the proxy rows, at least 1.
-        learning_rate: Full rate of the stage, above 0.
-        mix: Weights of its losses.
-        temperature: By epoch of the stage.
-        alpha: By epoch of the stage.
-    """
-
-    name: str
-    epochs: int
-    learning_rate: float
-    mix: LossMix
-    temperature: Schedule = field(default=Constant(1.0))
-    alpha: Schedule = field(default=Constant(1.0))
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ConfigError(
-                f"epochs={self.epochs} of stage {self.name!r} must be at least 1: raise it"
-            )
-        if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(
-                f"learning_rate={self.learning_rate} of stage {self.name!r} must be above 0: "
-                "raise it"
-            )
-
-
-def total_epochs(stages: Sequence[Stage]) -> int:
-    """Epochs of all stages."""
-    return sum(stage.epochs for stage in stages)
-
-
-def stage_at(stages: Sequence[Stage], epoch: int) -> tuple[Stage, int]:
-    """The stage of an epoch that counts from 0 through all stages, and its epoch in the stage.
-
-    Raises:
-        ConfigError: The stages have no such epoch.
-    """
-    first = 0
-    for stage in stages:
-        if first <= epoch < first + stage.epochs:
-            return stage, epoch - first
-        first += stage.epochs
-    raise ConfigError(f"epoch={epoch} must be at least 0 and below {first}: add a stage")

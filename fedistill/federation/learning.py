@@ -4,7 +4,7 @@ from fedistill.compress.export import check_exportable
 from fedistill.compress.settings import Bounds, Settings, preset
 from fedistill.config import RunConfig
 from fedistill.config_rules import STUDENTS
-from fedistill.distill.training import Learning, fresh_student
+from fedistill.distill.training import Learning, check_recipe, fresh_student
 from fedistill.federation.public import Public
 
 
@@ -17,16 +17,24 @@ def learning_of(config: RunConfig) -> Learning:
         self_training=config.self_training,
         folds=config.cross_fit_folds,
         epochs=config.student_epochs,
+        recipe=config.recipe,
+        public_teacher=config.public_teacher,
+        track=config.track,
+        processes=config.train_processes,
     )
 
 
 def check_student(config: RunConfig, public: Public) -> None:
-    """Refuse a student that does not fit the columns, before any site is asked.
+    """Refuse a student or a recipe that does not fit the columns, before any site is asked.
 
     Raises:
-        ConfigError: See `make_student` and `check_exportable`.
+        ConfigError: See `make_student`, `check_recipe` and `check_exportable`.
     """
-    student = fresh_student(public.proxy, len(public.classes), learning_of(config))
+    learning = learning_of(config)
+    if learning.recipe == "auto":
+        student = fresh_student(public.proxy, len(public.classes), learning)
+    else:
+        _, student, _ = check_recipe(public.proxy, len(public.classes), learning)
     if config.student not in STUDENTS:
         check_exportable(student)
 

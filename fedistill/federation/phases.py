@@ -14,6 +14,7 @@ from fedistill.compress import Compression, Stage, compress, weights_to_bytes
 from fedistill.distill.students import Student
 from fedistill.distill.target import Ensemble
 from fedistill.distill.training import distil, fresh_student
+from fedistill.distill.training_state import Checkpoints
 from fedistill.errors import DataError
 from fedistill.evaluate.files import write_atomically
 from fedistill.federation import messages
@@ -93,6 +94,8 @@ def student(this: "Run", ensemble: Ensemble) -> Student:
         learning,
         seed=this.config.seed,
         progress=partial(this.progress.step, "student"),
+        checkpoints=Checkpoints(this.folder.checkpoint("training"), this.config.work_sha256()),
+        logs=this.folder.path / "tracked",
     )
     write_atomically(done, weights_to_bytes(trained))
     return trained

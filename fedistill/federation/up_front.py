@@ -86,7 +86,7 @@ def _check(config: RunConfig, public: Public) -> None:
     if config.secure_aggregation:
         _check_sums(config, len(public.site_names))
     _check_mechanisms(config, public)
-    if config.student != "mlp":
+    if config.student != "mlp" or config.recipe != "auto":
         from fedistill.federation.learning import check_student  # imports torch
 
         check_student(config, public)

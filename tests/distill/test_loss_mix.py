@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from fedistill.distill.loss_mix import FOUR_TERMS, LossMix, mixed_loss, without
 from fedistill.errors import ConfigError
 
-NAMES = tuple(asdict(FOUR_TERMS))
+WEIGHTS = {name: weight for name, weight in asdict(FOUR_TERMS).items() if weight > 0}
+NAMES = tuple(WEIGHTS)
 
 
 def test_four_terms_have_the_named_weights():
-    assert asdict(FOUR_TERMS) == {
+    assert WEIGHTS == {
         "cross_entropy": 0.5, "divergence": 0.3, "features": 0.15, "attention": 0.05
     }  # fmt: skip
     terms = dict(zip(NAMES, torch.tensor([1.0, 10.0, 100.0, 1000.0]), strict=True))
@@ -23,13 +24,13 @@ def test_the_gradient_of_each_term_is_its_weight():
     terms = {name: torch.tensor(2.0, requires_grad=True) for name in NAMES}
     mixed_loss(FOUR_TERMS, **terms).backward()
     got = {name: term.grad.item() for name, term in terms.items()}
-    assert got == pytest.approx(asdict(FOUR_TERMS))
+    assert got == pytest.approx(WEIGHTS)
 
 
 @settings(deadline=None)
 @given(st.sets(st.sampled_from(NAMES), max_size=3))
 def test_without_keeps_the_sum_of_weights_and_the_proportions_of_the_rest(names):
-    left, before = asdict(without(FOUR_TERMS, *names)), asdict(FOUR_TERMS)
+    left, before = asdict(without(FOUR_TERMS, *names)), WEIGHTS
     assert sum(left.values()) == pytest.approx(1)
     kept = [name for name in NAMES if name not in names]
     ratios = [left[name] / before[name] for name in kept]
@@ -59,3 +60,8 @@ def test_a_mix_of_nothing_is_refused():
         without(LossMix(divergence=1.0), "divergence")
     with pytest.raises(ConfigError, match="'atention' is no term"):
         without(FOUR_TERMS, "atention")
+
+
+def test_a_term_that_no_mix_has_is_a_mistake_of_the_caller():
+    with pytest.raises(TypeError, match="'feature' is no term"):
+        mixed_loss(FOUR_TERMS, feature=torch.tensor(1.0))

@@ -5,24 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedistill.distill.loss_mix import FOUR_TERMS
 from fedistill.distill.schedules import (
     Constant,
     Rising,
-    Stage,
     Steps,
     alpha_ramp,
     cosine_with_warm_up,
     falling_by_stage,
     search_temperature,
-    stage_at,
-    total_epochs,
 )
 from fedistill.errors import ConfigError
-
-
-def stage(name: str, epochs: int) -> Stage:
-    return Stage(name=name, epochs=epochs, learning_rate=0.1, mix=FOUR_TERMS)
 
 
 def test_the_falling_temperature_loses_one_a_stage_from_four():
@@ -119,21 +111,6 @@ def test_candidates_out_of_bounds_are_refused_before_any_is_scored(candidates):
         search_temperature(candidates, lambda _: pytest.fail("scored"))
 
 
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=5))
-def test_every_epoch_is_in_exactly_one_stage_in_order(lengths):
-    stages = [stage(str(number), epochs) for number, epochs in enumerate(lengths)]
-    seen = [stage_at(stages, epoch) for epoch in range(total_epochs(stages))]
-    expected = [(each, epoch) for each in stages for epoch in range(each.epochs)]
-    assert seen == expected
-
-
-@pytest.mark.parametrize("epoch", [-1, 5])
-def test_an_epoch_beyond_the_stages_is_refused(epoch):
-    with pytest.raises(ConfigError, match=f"epoch={epoch} must be at least 0 and below 5"):
-        stage_at([stage("first", 2), stage("second", 3)], epoch)
-
-
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -150,11 +127,6 @@ def test_an_epoch_beyond_the_stages_is_refused(epoch):
         (lambda: falling_by_stage(stages=1, length=1, first=0.5), "at most first=0.5"),
         (lambda: alpha_ramp(hard_until=0, mixed_until=3), "hard_until=0 must be at least 1"),
         (lambda: alpha_ramp(hard_until=3, mixed_until=3), "below mixed_until=3"),
-        (lambda: stage("warm", 0), "epochs=0 of stage 'warm' must be at least 1"),
-        (
-            lambda: Stage(name="x", epochs=1, learning_rate=0.0, mix=FOUR_TERMS),
-            "learning_rate=0.0 of stage 'x' must be above 0",
-        ),
     ],
 )
 def test_bad_settings_are_refused_by_name_value_and_bound(make, text):

@@ -1,0 +1,68 @@
+"""The moving average of a model's weights, kept beside the model wherever its weights lie.
+
+`moving_average` copies the whole model, which a model that is spread over GPUs does not bear. Here
+the average is a list of tensors beside each process's own part of the weights.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fedistill.errors import ConfigError
+
+
+class Average:
+    """decay * average + (1 - decay) * weights after each update; the first one copies.
+
+    Buffers of floating point, such as the statistics of BatchNorm, are averaged too.
+
+    Attributes:
+        values: The average of this process's part, in the order of the model's.
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float) -> None:
+        """Begin with the weights as they are.
+
+        Raises:
+            ConfigError: `decay` is out of bounds.
+        """
+        if not 0 <= decay < 1:
+            raise ConfigError(f"decay={decay} must be at least 0 and below 1: use 0 for no average")
+        self._model = model
+        self._decay = decay
+        self.begun = False
+        self.values = [each.clone() for each in self._own()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights after an optimizer step."""
+        decay = self._decay if self.begun else 0.0
+        self.begun = True
+        torch._foreach_lerp_(self.values, self._own(), 1 - decay)
+
+    @torch.no_grad()
+    def write(self, values: Sequence[Tensor]) -> None:
+        """Put values into the model."""
+        torch._foreach_copy_(self._own(), list(values))
+
+    def snapshot(self) -> list[Tensor]:
+        """The model's own weights, copied."""
+        return [each.clone() for each in self._own()]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model with the average as its weights, for as long as this lasts."""
+        own = self.snapshot()
+        self.write(self.values)
+        try:
+            yield
+        finally:
+            self.write(own)
+
+    def _own(self) -> list[Tensor]:
+        """This process's part of the model, as it lies in memory."""
+        buffers = (each for each in self._model.buffers() if each.is_floating_point())
+        every = [*(each.detach() for each in self._model.parameters()), *buffers]
+        return [each.to_local() if hasattr(each, "to_local") else each for each in every]
