@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedistill.data import ProxySet, numbers
@@ -212,6 +212,7 @@ def test_tables_without_categories_have_no_expansion(rows):
     assert encoding.num_columns == rows.shape[1]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_only_some_codes_are_those_codes_of_the_same_rows(data) -> None:
     proxy = mixed()
