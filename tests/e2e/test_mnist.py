@@ -31,7 +31,7 @@ def test_one_command_trains_the_encoder_and_a_student_that_begins_as_it(
         f'dataset="{path}" proxy-fraction=0.2 test-fraction=0.15 encoder-epochs=3 '
         "student-epochs=10 epsilon=4.0"
     )
-    ran = flower.command("fedistill", "simulate", APP, "-c", config)
+    ran = flower.command("fedistill", "simulate", APP, "-c", config, timeout=600)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     (folder,) = flower.run_folders()
     assert {each.name for each in folder.iterdir()} >= RESULTS
