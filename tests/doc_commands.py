@@ -106,7 +106,8 @@ COMMANDS = {
     ),
     "fedistill simulate simulations/hospitals_5": PREPARE,
     "fedistill simulate simulations/mnist_3 -c 'dataset=/data/mnist.npz'": MNIST_TEST,
-    "fedistill simulate simulations/mnist_3 -c 'dataset=/data/mnist.npz epsilon=0.5'": MNIST_TEST,
+    "fedistill simulate simulations/mnist_3 -c 'dataset=/data/mnist.npz encoder-epochs=200 "
+    "student-epochs=60 cross-fit-folds=3'": MNIST_TEST,
     "python -m benchmarks.image_throughput --device cuda": HELP,
     "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
     "fedistill simulate simulations/hospitals_5 -c "
