@@ -168,6 +168,8 @@ def _try(student: NetworkStudent) -> None:
     pruned = copy.deepcopy(student).eval()
     with torch.enable_grad():
         _narrowing(pruned, student, example, 0.5, 1, "group-l1")()
+    if pruned.num_parameters == student.num_parameters:
+        raise RuntimeError("half of them were to go, and none went")
     rebuilt = copy.deepcopy(student.body).eval()
     state = pruned.body.state_dict()
     shape_like(rebuilt, state)
