@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from tests.e2e.conftest import RESULTS, Flower
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 APP = "simulations/mnist_3"
 
