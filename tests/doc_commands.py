@@ -12,7 +12,10 @@ HOSPITALS_TEST = (
 MIXED_TEST = (
     "tests/e2e/test_hospitals.py::test_hospitals_of_one_federation_answer_by_unlike_mechanisms"
 )
-MNIST_TEST = "tests/e2e/test_mnist_app.py::test_one_command_trains_the_encoder_and_a_student_that_begins_as_it"
+MNIST_TEST = (
+    "tests/e2e/test_mnist_app.py::"
+    "test_one_command_trains_the_encoder_and_a_student_that_begins_as_it"
+)
 PROVISION_TEST = (
     "tests/e2e/test_provisioned.py::test_the_page_works_and_strangers_and_revoked_sites_stay_out"
 )
