@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from fedistill.data import LabelledRows, ProxySet, numbers
 from fedistill.data.encoder import Encoder
+from fedistill.distill.cross_fitting import CrossFit, checked_labels, mixed
 from fedistill.distill.image_trainer import ImageRecipe, distil_images, predict_images
 from fedistill.distill.noise_aware import propagate_labels
 from fedistill.distill.target import build_ensemble
 from fedistill.features import proxy_basis
+from fedistill.features.affine import MODERATE
 from fedistill.features.images import image_shape
 from fedistill.features.self_supervised import ImageEncoder, Recipe, pretrain, public_images
-from fedistill.labels import EnsembleTarget, LabelQuestion
+from fedistill.labels import EnsembleTarget, Floats, LabelQuestion
 from fedistill.mechanisms.summed import nothing_opened, summable
 
 DELTA = 1e-5
@@ -30,10 +32,25 @@ PUBLIC = 9_000
 ROWS_AT_LEAST = 10_000
 """What each site declares of itself."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """How a student learns: by `recipe`, and from labels that others checked unless None."""
+
+    recipe: ImageRecipe
+    crossing: CrossFit | None = None
+
+
+_SHARP = ImageRecipe(target_power=4, learning_rate=1e-3, epochs=60, self_training=0)
+_STILL = replace(_SHARP, unmoved=0.5)
+_BENT = replace(_STILL, views=replace(MODERATE, elastic=0.04))
+
 STUDENTS = {
-    "plain": ImageRecipe(),
-    "sharp": ImageRecipe(target_power=4, learning_rate=1e-3, epochs=60, self_training=0),
-    "late": ImageRecipe(target_power=4, learning_rate=1e-3, epochs=60, begin=0.5),
+    "plain": Learner(recipe=ImageRecipe()),
+    "sharp": Learner(recipe=_SHARP),
+    "still": Learner(recipe=_STILL),
+    "crossed": Learner(recipe=_STILL, crossing=CrossFit()),
+    "bent": Learner(recipe=_BENT, crossing=CrossFit()),
 }
 """Ways to learn from the same answer."""
 
@@ -87,6 +104,7 @@ class Settings:
         honest: Sites whose noise is counted on.
         device: "cpu" or "cuda".
         limit: Images of each part.
+        joined: Encoders side by side whose embeddings are one.
     """
 
     file: Path
@@ -96,6 +114,7 @@ class Settings:
     honest: int
     device: str
     limit: int
+    joined: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +127,8 @@ class Result:
         answered: Public images on which the sites' answer is right.
         taught: The same of what the student learns from.
         public: The same of the student.
+        crossed: Public images on which students that never saw its label say what the answer says;
+            None where labels were not checked.
         says: The student's class of each public image, one digit after the other.
         answer_seconds: Until the answer was there.
         student_seconds: Of the student's training.
@@ -118,6 +139,7 @@ class Result:
     answered: float
     taught: float
     public: float
+    crossed: float | None
     says: str
     answer_seconds: float
     student_seconds: float
@@ -163,20 +185,20 @@ def measure(seed: int, way: Way, settings: Settings) -> Result:
     encoder, proxy, _ = _embedded(seed, settings)
     begun = time.monotonic()
     target = _answer_once(replace(way, student=""), seed, settings)
-    taught = target.probabilities
-    if way.spread:
-        taught = propagate_labels(proxy_basis(proxy).values, taught)
+    taught = _taught(way, target, proxy)
     answered = time.monotonic()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        student = Student(encoder)
-    images = public_images(digits.public)
-    recipe = STUDENTS[way.student]
-    recipe = replace(recipe, epochs=settings.student_epochs or recipe.epochs)
-    device = settings.device
-    distil_images(
-        student, images, torch.from_numpy(taught), seed=seed, recipe=recipe, device=device
-    )
+    student, images = _untrained(seed, encoder), public_images(digits.public)
+    learner = STUDENTS[way.student]
+    recipe = _recipe(way, settings)
+    labels, crossed, device = torch.from_numpy(taught), None, settings.device
+    if learner.crossing is not None:
+        checked = _checked_once(replace(way, student=""), recipe, seed, settings)
+        crossed = float(
+            (checked.numpy().argmax(axis=1) == target.probabilities.argmax(axis=1)).mean()
+        )
+        labels = mixed(labels, checked, recipe, learner.crossing.share)
+        recipe = replace(recipe, target_power=1.0)
+    distil_images(student, images, labels, seed=seed, recipe=recipe, device=device)
     trained = time.monotonic()
     student.to(device)
     scored = torch.from_numpy(digits.scored[0]).reshape(-1, *images.shape[1:])
@@ -189,9 +211,42 @@ def measure(seed: int, way: Way, settings: Settings) -> Result:
         answered=float((said == digits.public_labels).mean()),
         taught=float((taught.argmax(axis=1) == digits.public_labels).mean()),
         public=float((says == digits.public_labels).mean()),
+        crossed=crossed,
         says="".join(map(str, says)),
         answer_seconds=answered - begun,
         student_seconds=trained - answered,
+    )
+
+
+def _taught(way: Way, target: EnsembleTarget, proxy: ProxySet) -> Floats:
+    """What students learn from, (num_public, CLASSES)."""
+    labels = target.probabilities
+    return propagate_labels(proxy_basis(proxy).values, labels) if way.spread else labels
+
+
+def _recipe(way: Way, settings: Settings) -> ImageRecipe:
+    recipe = STUDENTS[way.student].recipe
+    return replace(recipe, epochs=settings.student_epochs or recipe.epochs)
+
+
+def _untrained(seed: int, encoder: ImageEncoder) -> "Student":
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Student(encoder)
+
+
+@lru_cache(maxsize=2)
+def _checked_once(way: Way, recipe: ImageRecipe, seed: int, settings: Settings) -> Tensor:
+    """Labels by students that never saw them, once for all that learn from these."""
+    encoder, proxy, _ = _embedded(seed, settings)
+    taught = _taught(way, _answer_once(way, seed, settings), proxy)
+    return checked_labels(
+        _untrained(seed, encoder),
+        public_images(read_digits(settings.file, settings.limit).public),
+        torch.from_numpy(taught),
+        seed=seed,
+        recipe=recipe,
+        device=settings.device,
     )
 
 
@@ -257,37 +312,63 @@ def _embedded(
 ) -> tuple[ImageEncoder, ProxySet, tuple[LabelledRows, ...]]:
     """The seed's encoder, and public images and sites as it sees them."""
     digits = read_digits(settings.file, settings.limit)
-    state = torch.load(_encoder_file(seed, settings), weights_only=True)
-    shape = image_shape(digits.public.shape[1])
-    encoder = ImageEncoder(shape, state["mean"], state["std"]).eval()
-    encoder.load_state_dict(state)
-    names = tuple(f"embedding_{number}" for number in range(encoder.dimensions))
+    encoders = _load_encoders(seed, settings)
+    names = tuple(f"embedding_{number}" for number in range(_dimensions(encoders)))
     proxy = ProxySet(
         schema=numbers(names),
-        rows=_embeddings(encoder, digits.public, settings.device),
+        rows=_embeddings(encoders, digits.public, settings.device),
         encoder=Encoder(import_path="benchmarks.digits:given"),
     )
     sites = tuple(
         LabelledRows(
             columns=names,
-            rows=_embeddings(encoder, rows, settings.device),
+            rows=_embeddings(encoders, rows, settings.device),
             labels=labels,
             num_classes=CLASSES,
         )
         for rows, labels in digits.sites
     )
-    return encoder, proxy, sites
+    return encoders[0], proxy, sites
+
+
+def embedded_digits(seed: int, settings: Settings) -> tuple[Rows, list[Rows], Rows]:
+    """Embeddings of public images, of each site's and of those that measure."""
+    encoders, digits = _load_encoders(seed, settings), read_digits(settings.file, settings.limit)
+    public, *sites, scored = (
+        _embeddings(encoders, rows, settings.device)
+        for rows in (digits.public, *(rows for rows, _ in digits.sites), digits.scored[0])
+    )
+    return public, sites, scored
+
+
+def _load_encoders(seed: int, settings: Settings) -> list[ImageEncoder]:
+    """The seed's own encoder first, then those of the next seeds, in a circle."""
+    count = len(list(settings.encoders.glob("encoder-*.pt")))
+    shape = image_shape(read_digits(settings.file, settings.limit).public.shape[1])
+    encoders = []
+    for number in range(seed, seed + settings.joined):
+        state = torch.load(_encoder_file(number % count, settings), weights_only=True)
+        encoder = ImageEncoder(shape, state["mean"], state["std"])
+        encoder.load_state_dict(state)
+        encoders.append(encoder.eval())
+    return encoders
+
+
+def _dimensions(encoders: Sequence[ImageEncoder]) -> int:
+    return sum(encoder.dimensions for encoder in encoders)
 
 
 @torch.inference_mode()
-def _embeddings(encoder: ImageEncoder, rows: Rows, device: str) -> Rows:
-    """(num_rows, dimensions), in batches."""
-    encoder.to(device)
-    images = torch.from_numpy(rows).reshape(len(rows), 1, encoder.shape.side, -1)
-    starts = range(0, len(images), 4096)
-    parts = [encoder(images[i : i + 4096].to(device)).cpu() for i in starts]
-    encoder.cpu()
-    found: Rows = torch.cat(parts).numpy()
+def _embeddings(encoders: Sequence[ImageEncoder], rows: Rows, device: str) -> Rows:
+    """(num_rows, dimensions of all encoders), of unit norm, in batches."""
+    images = torch.from_numpy(rows).reshape(len(rows), 1, encoders[0].shape.side, -1)
+    parts = []
+    for encoder in encoders:
+        encoder.to(device)
+        batches = [encoder(batch.to(device)).cpu() for batch in torch.split(images, 4096)]
+        encoder.cpu()
+        parts.append(torch.cat(batches))
+    found: Rows = (torch.cat(parts, dim=1) / len(encoders) ** 0.5).numpy()
     return found
 
 

@@ -5,8 +5,9 @@
 Three sites on this machine: agents, SuperNodes, a SuperLink and `fedistill run`, each a process of
 its own. One kill -9 a run; what was killed is started again as a supervisor would, and the
 ServerApp is left to `fedistill run`. The claims: every run ends by itself, with a result or
-cleanly refused for want of sites; no site is charged more than once; no process is left. Each
-kill is a line of JSON that is appended to --results, so that many kills may be done in parts:
+cleanly refused for want of sites; no site is charged more than once; no row, key or un-noised label
+crosses the wire between SuperNodes and SuperLink, whose every byte is recorded; no process is left.
+Each kill is a line of JSON that is appended to --results, so that many kills may be done in parts:
 a later call counts those that are there. It uses the federation of the tests, so it runs in the
 repository.
 """
@@ -17,13 +18,18 @@ import random
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from tests.e2e.conftest import own_flower
+from fedistill.site import LocalAgent
+from tests.e2e.conftest import free_port, own_flower
 from tests.e2e.faults import Breakable
+from tests.federation.deployed_secrets import encodings, rows_and_key, twin_of, unnoised_codes
+from tests.relays import Relay
 
 VICTIMS = ("server-app", "superlink", "supernode", "agent", "nobody")
 LONGEST_WAIT = 45.0  # seconds from the start of a run to its kill: about as long as a run takes
@@ -43,6 +49,7 @@ class Kill:
         ended: `finished`, `refused` (too few sites), `failed` or `hung`.
         seconds: How long the run took.
         charges: Charges of each site.
+        leaks: Sites of which the record of the wire holds a row, the key or un-noised labels.
         left: Processes left when everything was stopped.
     """
 
@@ -52,24 +59,30 @@ class Kill:
     ended: str
     seconds: float
     charges: list[int]
+    leaks: list[str]
     left: int
 
     @property
     def good(self) -> bool:
         """Whether the claims hold."""
         ended_cleanly = self.ended in ("finished", "refused")
-        return ended_cleanly and max(self.charges) <= 1 and self.left == 0
+        harmless = max(self.charges) <= 1 and not self.leaks
+        return ended_cleanly and harmless and self.left == 0
 
 
 def kill_once(random: random.Random) -> Kill:
     """A federation of its own, a run, a kill, and what became of them."""
     victim, after = random.choice(VICTIMS[:-1]), random.uniform(0, LONGEST_WAIT)
     site = random.choice(("bank_a", "bank_b", "bank_c"))
-    with own_flower() as flower:
+    with own_flower() as flower, ExitStack() as stack:
         federation = Breakable(flower)
         try:
             for each in federation.sites.values():
                 federation.until(each.socket.exists, f"the agent of {each.name}")
+            twins = {name: twin_of(each) for name, each in federation.sites.items()}
+            entrance = free_port()
+            wire = stack.enter_context(Relay(int(entrance), int(federation.port)))
+            federation.entrance = dict.fromkeys(federation.sites, entrance)
             for name in federation.sites:
                 federation.start_supernode(name)
             start = time.monotonic()
@@ -83,6 +96,9 @@ def kill_once(random: random.Random) -> Kill:
             ended = _end(federation, run)
             seconds = time.monotonic() - start
             charges = federation.charges()
+            if ended == "finished" and _is_blind(twins.values(), wire):
+                raise RuntimeError("the record of the wire lacks the sites' public keys")
+            leaks = [name for name, twin in twins.items() if _leaked(federation, twin, wire)]
         finally:
             federation.stop()
         deadline = time.monotonic() + SECONDS_TO_END
@@ -95,6 +111,7 @@ def kill_once(random: random.Random) -> Kill:
         ended=ended,
         seconds=round(seconds, 1),
         charges=charges,
+        leaks=leaks,
         left=left,
     )
 
@@ -111,6 +128,17 @@ def _kill(federation: Breakable, victim: str, site: str) -> None:
     else:
         federation.kill_agent(site)
         federation.restart_agent(site)
+
+
+def _leaked(federation: Breakable, twin: LocalAgent, wire: Relay) -> bool:
+    site = federation.sites[twin.policy.site]
+    codes = unnoised_codes(twin, federation.config)
+    return any(wire.saw(secret) for secret in rows_and_key(site, twin) + encodings(codes))
+
+
+def _is_blind(twins: Iterable[LocalAgent], wire: Relay) -> bool:
+    """Whether the record lacks what every finished run sends: the sites' public keys."""
+    return not all(wire.saw(twin.identity.public_key().public_bytes_raw()) for twin in twins)
 
 
 def _end(federation: Breakable, run: subprocess.Popen[str]) -> str:

@@ -5,15 +5,16 @@
 DIR holds `mnist.npz` (x_train, y_train, x_test, y_test). As in PATE (Papernot et al. 2018), the
 first 9,000 test images are public and unlabelled, and the last 1,000 measure the student. Three
 sites hold 20,000 training images each. An encoder learns from the 9,000 public images alone; sites
-answer on its embeddings, and a student that starts as the encoder learns from the answer under
-`distil_images`; a faint answer is first spread over neighbouring public images. Every seed has its
-own encoder, noise and student.
+answer on its embeddings, and a student that starts as the encoder learns from the answer. A faint
+answer is first spread over neighbouring public images. Every seed has its own encoder, noise and
+student.
 
 Nothing is chosen by a label. AGREES is the share of public images on which the student says what
 the sites' answer says, and ALIKE that on which two seeds' students say the same: by these the ways
-and the student's recipe were chosen. Each row is a run of its own, and asking three ways costs
-three answers. ANSWER is how many of the 9,000 the sites' answer itself gets right; only this column
-reads their labels.
+and the student's recipe were chosen. CROSSED is AGREES of students that never saw the label of the
+image that they are asked about, where labels were checked so (`fedistill.distill.cross_fitting`).
+Each row is a run of its own, and asking three ways costs three answers. ANSWER is how many of the
+9,000 the sites' answer itself gets right; only this column reads their labels.
 
 Each way's epsilon holds at delta 1e-5, add/remove of one image, and depends on no data. With shared
 noise it holds against the server while as many sites as `--honest` says are honest; with
@@ -62,16 +63,18 @@ PUBLISHED = (
 """As their authors state them: name, epsilon at delta 1e-5, accuracy in percent, and what for."""
 
 MECHANISMS = ("votes", "dp-probe", "corrections")
-MEASURES = ("accuracy %", "agrees %", "alike %", "answer %")
+MEASURES = ("accuracy %", "agrees %", "crossed %", "alike %", "answer %")
 
 Found = dict[Way, dict[int, Result]]
 
 
-def ways(mechanisms: Sequence[str], students: Sequence[str]) -> list[list[Way]]:
+def ways(
+    mechanisms: Sequence[str], students: Sequence[str], epsilons: Sequence[float] = EPSILONS
+) -> list[list[Way]]:
     """All that is measured: lists of ways that differ in the student alone."""
     found = []
     for trust in ("secagg", "none"):
-        for epsilon in EPSILONS:
+        for epsilon in epsilons:
             faint = epsilon < 0.5
             cells, partitions = (300, 1) if faint else (400, 8)
             for mechanism in mechanisms:
@@ -129,6 +132,7 @@ def results_table(found: Found) -> Table:
             way.student,
             shown([each.accuracy for each in runs]),
             shown([each.agreement for each in runs]),
+            shown([each.crossed for each in runs if each.crossed is not None]),
             shown(alike([each.says for each in runs])),
             shown([each.answered for each in runs]),
         )
@@ -187,13 +191,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=800, help="of the encoder")
     parser.add_argument("--student-epochs", type=int, default=0, help="of each student")
     parser.add_argument("--mechanisms", nargs="+", default=MECHANISMS, choices=MECHANISMS)
-    parser.add_argument("--students", nargs="+", default=["sharp"], choices=list(STUDENTS))
+    parser.add_argument("--epsilons", nargs="+", type=float, default=EPSILONS)
+    parser.add_argument("--students", nargs="+", default=["crossed"], choices=list(STUDENTS))
     parser.add_argument("--honest", type=int, default=NUM_SITES - 1, help="sites that keep noise")
     parser.add_argument("--encoder-jobs", type=int, default=5, help="encoders side by side")
     parser.add_argument("--jobs", type=int, default=12, help="students side by side")
     parser.add_argument("--limit", type=int, default=10**9, help="images of each part, for a try")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU, if there is one")
     parser.add_argument("--encoders", type=Path, help="folder that keeps the encoders")
+    parser.add_argument("--joined", type=int, default=1, help="encoders side by side as one")
     parser.add_argument("--results", type=Path, help="JSON file of all runs")
     arguments = parser.parse_args()
     # One thread a process: there are as many processes as cores.
@@ -208,10 +214,11 @@ def main() -> None:
             honest=arguments.honest,
             device=arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
             limit=arguments.limit,
+            joined=arguments.joined,
         )
         settings.encoders.mkdir(parents=True, exist_ok=True)
         make_encoders(arguments.seeds, arguments.encoder_jobs, settings, console)
-        together = ways(arguments.mechanisms, arguments.students)
+        together = ways(arguments.mechanisms, arguments.students, arguments.epsilons)
         found: Found = {way: {} for each in together for way in each}
         for seed, results in measure_all(
             together, arguments.seeds, arguments.jobs, settings, console

@@ -71,12 +71,12 @@ def main() -> None:
 
 
 def row(name: str, saw: str, found: Forecast, measured: Mapping[str, float]) -> str:
-    """A line of the table; without a recommendation there is no regret to state."""
+    """A line of the table; where nothing is recommended, the leader stands in brackets."""
     best = max(measured, key=lambda each: measured[each])
-    chosen = found.advice.mechanism
-    cells = [name, saw, chosen or "none", f"{measured[chosen]:.4f}" if chosen else ""]
-    cells += [best, f"{measured[best]:.4f}"]
-    cells.append(f"{measured[best] - measured[chosen]:.4f}" if chosen else "")
+    chosen = found.advice.mechanism or found.advice.leader
+    shown = chosen if found.advice.mechanism else f"({chosen})"
+    cells = [name, saw, shown, f"{measured[chosen]:.4f}"]
+    cells += [best, f"{measured[best]:.4f}", f"{measured[best] - measured[chosen]:.4f}"]
     return f"| {' | '.join(cells)} |"
 
 

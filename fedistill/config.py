@@ -36,11 +36,28 @@ class RunConfig(RunKeys, StudentKeys, SumKeys, AnswerKeys, DataKeys):
                 "augmentation='affine' moves images, and student='mlp' learns rows of a table: set "
                 "student to 'cnn', 'resnet' or 'vit', or augmentation to 'auto'"
             )
-        if self.student in rules.STUDENTS[1:] and self.holdout_fraction > 0:
+        if self.encoder == rules.SELF_SUPERVISED and self.proxy_path:
             raise ConfigError(
-                f"holdout-fraction={self.holdout_fraction} must be 0 with student="
-                f"{self.student!r}: sites run no student with convolutions on held-out rows; set "
-                "student='mlp', or 0"
+                f"encoder={self.encoder!r} is trained in simulations, and proxy-path is given: "
+                "train one by `fedistill encoder train` and publish it with the proxy set"
+            )
+        if self.student == "encoder" and ":" in self.encoder:
+            raise ConfigError(
+                f"encoder={self.encoder!r} must be a file with student='encoder', which begins "
+                "with its weights: train one by `fedistill encoder train`, or take another student"
+            )
+        if self.cross_fit_folds == 1:
+            raise ConfigError("cross-fit-folds=1 must be 0 or at least 2: use 0 for none")
+        if self.student == "vit" and self.holdout_fraction > 0:
+            raise ConfigError(
+                f"holdout-fraction={self.holdout_fraction} must be 0 with student='vit': sites run "
+                "no transformer on held-out rows; set another student, or 0"
+            )
+        if self.quantize in ("int8-dynamic", "fp16") and self.holdout_fraction > 0:
+            raise ConfigError(
+                f"holdout-fraction={self.holdout_fraction} must be 0 with quantize="
+                f"{self.quantize!r}: sites run no such student on held-out rows; set "
+                "quantize='int8', or 0"
             )
         check_recipe_keys(self)
         if self.min_sites < self.sites_needed:

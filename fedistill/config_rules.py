@@ -12,7 +12,10 @@ Scalar = bool | int | float | str
 
 DATA_SUFFIXES = (".csv", ".npz", ".parquet")
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-STUDENTS = ("mlp", "cnn", "resnet", "vit")
+STUDENTS = ("mlp", "cnn", "resnet", "vit", "encoder")
+SELF_SUPERVISED = "self-supervised"
+"""The encoder that a simulation trains on its own proxy images."""
+
 RECIPES = ("auto", "curriculum", "four-term", "mean-teacher", "mixup", "noise-aware")
 TEACHER_FILES = (".onnx", ".safetensors")
 IMPORT_PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
@@ -58,12 +61,13 @@ def dataset(value: str) -> str:
 
 
 def encoder(value: str) -> str:
-    """Nothing, a full path of an ONNX file, or `package.module:factory`."""
+    """Nothing, a full path of an ONNX file, `package.module:factory`, or `self-supervised`."""
     if "/" in value or value.startswith("~") or value.lower().endswith(".onnx"):
         return _absolute(value)
-    if value and not IMPORT_PATH.fullmatch(value):
+    if value and value != SELF_SUPERVISED and not IMPORT_PATH.fullmatch(value):
         raise _refuse(
-            "must be the full path of an ONNX file or an import path 'package.module:factory'",
+            "must be the full path of an ONNX file, an import path 'package.module:factory' or "
+            f"{SELF_SUPERVISED!r}",
             "write one of these",
         )
     return value

@@ -12,6 +12,10 @@ HOSPITALS_TEST = (
 MIXED_TEST = (
     "tests/e2e/test_hospitals.py::test_hospitals_of_one_federation_answer_by_unlike_mechanisms"
 )
+MNIST_TEST = (
+    "tests/e2e/test_mnist_app.py::"
+    "test_one_command_trains_the_encoder_and_a_student_that_begins_as_it"
+)
 PROVISION_TEST = (
     "tests/e2e/test_provisioned.py::test_the_page_works_and_strangers_and_revoked_sites_stay_out"
 )
@@ -51,8 +55,11 @@ COMMANDS = {
         HELP
     ),
     "python -m benchmarks.mnist --data-dir DIR": HELP,
+    "python -m benchmarks.compression --data-dir DIR": HELP,
     "python -m benchmarks.planner --data-dir DIR": HELP,
     "python -m benchmarks.banks": HELP,
+    "python -m benchmarks.banks --trust secagg --partitions iid --sets thyroid credit_default "
+    "adult --data-dir DIR": HELP,
     "python -m benchmarks.secagg": HELP,
     "python -m benchmarks.main_job": HELP,
     "python -m benchmarks.vs_fedavg_dpsgd --data-dir DIR": HELP,
@@ -68,6 +75,9 @@ COMMANDS = {
     SIMULATE: PREPARE,
     f"{SIMULATE} -c 'epsilon=0.5 partition=\"iid\"'": PREPARE,
     f"{SIMULATE} -c 'epsilon=2.0 seed=1'": PREPARE,
+    f"{SIMULATE} -c 'compression=\"light\"'": PREPARE,
+    f'{SIMULATE} -c \'prune-ratio=0.6 prune-by="taylor" quantize="int8-qat"\'': PREPARE,
+    f"{SIMULATE} -c 'max-bytes=20000 max-latency-ms=0.05'": PREPARE,
     f"{SIMULATE} -c 'holdout-fraction=0.2 evaluation-epsilon=0.5'": PREPARE,
     f"{SIMULATE} --dry-run -c 'dataset=/data/loans.csv label-column=defaulted partition=iid'": (
         PREPARE
@@ -96,6 +106,10 @@ COMMANDS = {
         "tests/cli/test_encoder_command.py::test_the_command_writes_an_encoder"
     ),
     "fedistill simulate simulations/hospitals_5": PREPARE,
+    "fedistill simulate simulations/mnist_3 -c 'dataset=/data/mnist.npz'": MNIST_TEST,
+    "fedistill simulate simulations/mnist_3 -c 'dataset=/data/mnist.npz encoder-epochs=200 "
+    "student-epochs=60 cross-fit-folds=3'": MNIST_TEST,
+    "python -m benchmarks.image_throughput --device cuda": HELP,
     "fedistill simulate simulations/hospitals_5 --dry-run": PREPARE,
     "fedistill simulate simulations/hospitals_5 -c "
     '\'site-mechanisms="other=dp-sgd, SVI=dp-ebm" float-noise="allow"\'': MIXED_TEST,

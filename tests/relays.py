@@ -53,10 +53,14 @@ class Relay:
         while True:
             try:
                 near, _ = self._listener.accept()
-                far = socket.socket(_family(self._target))
-                far.connect(_address(self._target))
             except OSError:
                 return
+            far = socket.socket(_family(self._target))
+            try:
+                far.connect(_address(self._target))
+            except OSError:  # it may come back
+                near.close()
+                continue
             self._open += [near, far]
             for source, sink in ((near, far), (far, near)):
                 record = bytearray()

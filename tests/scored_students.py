@@ -163,3 +163,24 @@ def with_false_sizes() -> bytes:
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 1]))
     return model.SerializeToString()
+
+
+def with_a_wide_convolution() -> bytes:
+    """Few numbers come out, and onnxruntime copies the whole image for each of them."""
+    side, kernel = 256, 129
+    return _ends(
+        helper.make_node("Reshape", ["flat", "shape"], ["image"]),
+        helper.make_node("Conv", ["image", "weights"], ["out"]),
+        flat=np.ones((1, side**2), np.float32),
+        shape=np.array([1, 1, side, side], np.int64),
+        weights=np.ones((1, 1, kernel, kernel), np.float32),
+    )
+
+
+def with_a_mean_of_integers() -> bytes:
+    """Divides integers by how many there are."""
+    return _ends(
+        helper.make_node("Cast", ["rows"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("ReduceMean", ["whole"], ["mean"]),
+        helper.make_node("Cast", ["mean"], ["out"], to=TensorProto.FLOAT),
+    )

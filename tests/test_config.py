@@ -61,7 +61,7 @@ def test_every_key_has_a_meaning():
         ({"num-sites": True}, "num-sites=true must be a whole number: change its value"),
         (
             {"student": "forest"},
-            "student='forest' must be 'mlp', 'cnn', 'resnet', 'vit' or an import path "
+            "student='forest' must be 'mlp', 'cnn', 'resnet', 'vit', 'encoder' or an import path "
             "'package.module:factory': choose one of these",
         ),
         (
@@ -70,9 +70,9 @@ def test_every_key_has_a_meaning():
             "student to 'cnn', 'resnet' or 'vit', or augmentation to 'auto'",
         ),
         (
-            {"student": "cnn", "holdout-fraction": 0.2},
-            "holdout-fraction=0.2 must be 0 with student='cnn': sites run no student with "
-            "convolutions on held-out rows; set student='mlp', or 0",
+            {"student": "vit", "holdout-fraction": 0.2},
+            "holdout-fraction=0.2 must be 0 with student='vit': sites run no transformer on "
+            "held-out rows; set another student, or 0",
         ),
         ({"min-sites": 4}, "min-sites=4 must be at most num-sites=3: lower min-sites"),
         ({"min-sites": 0}, "min-sites=0 must be at least 1: raise min-sites"),
@@ -95,7 +95,31 @@ def test_every_key_has_a_meaning():
             {"float-noise": "yes"},
             "float-noise='yes' must be 'refuse' or 'allow': choose one of these",
         ),
-        ({"quantize": "int4"}, "quantize='int4' must be 'int8' or 'none': choose one of these"),
+        (
+            {"quantize": "int4"},
+            "quantize='int4' must be 'int8' or 'int8-dynamic' or 'int8-qat' or 'fp16' or 'none': "
+            "choose one of these",
+        ),
+        (
+            {"compression": "tiny"},
+            "compression='tiny' must be 'custom' or 'light' or 'half' or 'sparse' or 'search': "
+            "choose one of these",
+        ),
+        (
+            {"prune-by": "random"},
+            "prune-by='random' must be 'group-l1' or 'taylor' or 'unstructured': choose one of "
+            "these",
+        ),
+        ({"max-bytes": -1}, "max-bytes=-1 must be at least 0: raise max-bytes"),
+        (
+            {"max-latency-ms": -0.5},
+            "max-latency-ms=-0.5 must be at least 0: raise max-latency-ms",
+        ),
+        (
+            {"quantize": "int8-dynamic", "holdout-fraction": 0.2},
+            "holdout-fraction=0.2 must be 0 with quantize='int8-dynamic': sites run no such "
+            "student on held-out rows; set quantize='int8', or 0",
+        ),
         ({"rounds": 101}, "rounds=101 must be at most 100: lower rounds"),
         (
             {"secure-aggregation": 0},
@@ -121,8 +145,8 @@ def test_every_key_has_a_meaning():
         ({"encoder": "cnn.onnx"}, "encoder='cnn.onnx' must be an absolute path: write '/"),
         (
             {"encoder": "package.module"},
-            "encoder='package.module' must be the full path of an ONNX file or an import path "
-            "'package.module:factory': write one of these",
+            "encoder='package.module' must be the full path of an ONNX file, an import path "
+            "'package.module:factory' or 'self-supervised': write one of these",
         ),
         ({"dataset": ""}, "dataset='' must name a data set: give the name of a shipped set or a"),
         ({"dataset": 3}, "dataset=3 must be a string in quotes: change its value"),

@@ -7,33 +7,25 @@ system; both are Opacus' own, so floating point from PyTorch's Mersenne Twister:
 measure utility, not the guarantee that fedistill's integer noise gives.
 """
 
-import math
-import secrets
 import time
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property
 
-import numpy as np
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
-from opacus import PrivacyEngine
-from opacus.accountants.utils import get_noise_multiplier
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.baselines.inputs import DELTA, Inputs, Part
+from benchmarks.baselines.dp_sgd import ROUNDS, dp_sgd, noise_multiplier
+from benchmarks.baselines.inputs import Inputs, Part
 from benchmarks.baselines.settings import Setting
 from fedistill.evaluate.metrics import auc
 from fedistill.federation.local_grid import LocalGrid
 from fedistill.federation.messages import wire_bytes
 
-ROUNDS = 10
 _HIDDEN = 64
 
 
@@ -83,51 +75,6 @@ def train(
     return Trained(model=model, bytes_up=max(grid.up.values()), seconds=time.monotonic() - start)
 
 
-@lru_cache(maxsize=1024)
-def noise_multiplier(epsilon: float, setting: Setting) -> float:
-    """Noise standard deviation over clip norm, for all steps of all rounds."""
-    with warnings.catch_warnings(), np.errstate(divide="ignore"):  # log(0) where q = 1
-        # The RDP bound only says how wide a range the PRV accountant looks at.
-        warnings.filterwarnings("ignore", message="Optimal order is the largest alpha")
-        multiplier: float = get_noise_multiplier(
-            target_epsilon=epsilon,
-            target_delta=DELTA,
-            sample_rate=1 / setting.batches,
-            steps=ROUNDS * setting.epochs * setting.batches,
-            accountant="prv",
-            epsilon_tolerance=1e-3 * epsilon,
-        )
-    return multiplier
-
-
-def dp_sgd(model: nn.Module, part: Part, setting: Setting, noise: float) -> None:
-    """Train `model` in place for a round's epochs on a site's rows."""
-    loader = DataLoader(
-        _BatchedRows(torch.from_numpy(part.inputs), torch.from_numpy(part.labels)),
-        batch_size=math.ceil(len(part.labels) / setting.batches),
-        collate_fn=_as_is,
-        generator=_secret_generator(),
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Secure RNG turned off")
-        warnings.filterwarnings("ignore", message="Full backward hook")
-        private, optimizer, loss, batches = PrivacyEngine().make_private(
-            module=model,
-            optimizer=_optimizer(model, setting),
-            criterion=nn.CrossEntropyLoss(),
-            data_loader=loader,
-            noise_multiplier=noise,
-            max_grad_norm=setting.clip,
-            noise_generator=_secret_generator(),
-            grad_sample_mode="ghost",
-        )
-        for _ in range(setting.epochs):
-            for rows, labels in batches:
-                optimizer.zero_grad()
-                loss(private(rows), labels).backward()
-                optimizer.step()
-
-
 class _MeasuringGrid(LocalGrid):
     """Counts the bytes of replies by node, and lets no failure pass as a missing site."""
 
@@ -145,14 +92,6 @@ class _MeasuringGrid(LocalGrid):
     def up(self) -> Counter[int]:
         """Bytes that each node sent."""
         return Counter()
-
-
-class _BatchedRows(TensorDataset):
-    """Hands out a whole batch at once."""
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, ...]:
-        index = torch.as_tensor(indices, dtype=torch.long)
-        return tuple(tensor[index] for tensor in self.tensors)
 
 
 def _client_app(inputs: Inputs, setting: Setting, noise: float) -> ClientApp:
@@ -182,19 +121,3 @@ def _model(inputs: Inputs, setting: Setting) -> nn.Module:
     return nn.Sequential(
         nn.Linear(num_inputs, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, inputs.num_classes)
     )
-
-
-def _optimizer(model: nn.Module, setting: Setting) -> torch.optim.Optimizer:
-    if setting.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=setting.rate)
-    momentum = 0.9 if setting.optimizer == "momentum" else 0.0
-    return torch.optim.SGD(model.parameters(), lr=setting.rate, momentum=momentum)
-
-
-def _secret_generator() -> torch.Generator:
-    """Seeded by the operating system: no run repeats another's noise or batches."""
-    return torch.Generator().manual_seed(secrets.randbits(63))
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

@@ -85,7 +85,10 @@ def code_sha256(method: str, table: Path) -> str:
     sources: tuple[Path, ...]
     shared = package / "data", package / "features", baselines / "inputs.py"
     if method in VARIANTS:
-        sources = *shared, baselines / "fedavg_dpsgd.py", baselines / "settings.py"
+        sources = (
+            *shared,
+            *(baselines / each for each in ("dp_sgd.py", "fedavg_dpsgd.py", "settings.py")),
+        )
     elif method == CENTRAL:
         sources = *shared, package / "evaluate/reference.py", baselines / "methods.py"
     else:

@@ -25,6 +25,9 @@ def train(
     proxy: Annotated[Path, typer.Argument(metavar="PROXY", hidden=True)],
     out: Annotated[Path, typer.Argument(metavar="OUT", hidden=True)],
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 200,
+    networks: Annotated[
+        int, typer.Option(min=1, max=8, help="Networks side by side, each from a seed of its own.")
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of training.")] = 0,
     device: Annotated[
         str, typer.Option(help="`cpu`, `cuda`, or `auto`: a GPU if there is one.")
@@ -74,11 +77,12 @@ def train(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("epochs", total=epochs)
+        bar = progress.add_task("epochs", total=epochs * networks)
         made = train_encoder(
             proxy,
             out,
             epochs=epochs,
+            networks=networks,
             seed=seed,
             device=device,
             ignore_columns=tuple(n.strip() for n in ignore_columns.split(",") if n.strip()),

@@ -13,6 +13,7 @@ from fedistill.data import ProxySet
 from fedistill.data.schema import Kind
 from fedistill.errors import BadInput, DataError
 from fedistill.features.encoder_file import write_encoder
+from fedistill.features.joined_encoders import JoinedEncoders
 from fedistill.features.self_supervised import Recipe, pretrain
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -39,6 +40,7 @@ def train_encoder(
     out: Path,
     *,
     epochs: int,
+    networks: int = 1,
     seed: int,
     device: str,
     ignore_columns: tuple[str, ...],
@@ -64,18 +66,29 @@ def train_encoder(
     chosen = _device(device)
     rows = read_images(proxy, ignore_columns)
     recipe = Recipe(epochs=epochs)
-    encoder = pretrain(
-        rows,
-        seed=seed,
-        recipe=recipe,
-        device=chosen,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=progress,
-    )
+    checkpoints = [checkpoint, *(Path(f"{checkpoint}-{each}") for each in range(1, networks))]
+    encoders = [
+        pretrain(
+            rows,
+            seed=seed + number,
+            recipe=recipe,
+            device=chosen,
+            checkpoint=each,
+            resume=resume and each.exists(),
+            progress=_part(progress, number, networks),
+        )
+        for number, each in enumerate(checkpoints)
+    ]
+    encoder = JoinedEncoders(encoders) if networks > 1 else encoders[0]
     sha256 = write_encoder(encoder, out)
-    checkpoint.unlink(missing_ok=True)
+    for each in checkpoints:
+        each.unlink(missing_ok=True)
     return Made(images=len(rows), dimensions=encoder.dimensions, sha256=sha256)
+
+
+def _part(progress: Callable[[int, int], None], number: int, of: int) -> Callable[[int, int], None]:
+    """Progress of one network among several."""
+    return lambda done, total: progress(number * total + done, of * total)
 
 
 def read_images(file: Path, ignore_columns: tuple[str, ...]) -> npt.NDArray[np.float32]:

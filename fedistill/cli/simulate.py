@@ -20,11 +20,14 @@ from fedistill.cli.progress import (
     Step,
     open_display,
 )
+from fedistill.config import RunConfig
+from fedistill.config_rules import SELF_SUPERVISED
 from fedistill.data.description import describe_columns
 from fedistill.errors import BadInput, RunFailed
 from fedistill.evaluate.summary import read_summary
 from fedistill.evaluate.table import print_summary
 from fedistill.federation.data_summary import describe
+from fedistill.federation.simulation import Simulation
 from fedistill.federation.up_front import prepare
 
 REFRESH = 0.2  # seconds
@@ -41,7 +44,7 @@ def simulate(
         RunFailed: The run failed or was interrupted. No process of it is left in any case.
     """
     application = load_application(directory, overrides)
-    _say(console, describe(prepare(application.config)))
+    _say(console, describe(_prepared(application.config, console, plain=plain)))
     try:
         with isolation.start(application, keep=keep) as simulation:
             with open_display(console, plain=plain) as display:
@@ -64,7 +67,7 @@ def show_data(directory: Path, overrides: Sequence[str], console: Console) -> No
     Raises:
         BadInput: Something that the user gave cannot be used.
     """
-    simulation = prepare(load_application(directory, overrides).config)
+    simulation = prepare(_without_training(load_application(directory, overrides).config))
     _say(console, describe(simulation))
     table = Table(box=None, pad_edge=False, title="Columns, as the public proxy rows declare them")
     for heading in ("column", "kind", "missing", "values"):
@@ -73,6 +76,28 @@ def show_data(directory: Path, overrides: Sequence[str], console: Console) -> No
         cells = (column.name, column.kind, column.missing, column.values)
         table.add_row(*map(escape, cells))
     console.print(table)
+
+
+def _prepared(config: RunConfig, console: Console, *, plain: bool) -> Simulation:
+    """The data, with a bar for the encoder if the run trains one."""
+    if config.encoder != SELF_SUPERVISED:
+        return prepare(config)
+    message = "training on the public images"
+    with open_display(console, plain=plain) as display:
+        return prepare(
+            config,
+            lambda done, total: display.show(
+                Step(phase="encoder", done=done, total=total, message=message)
+            ),
+        )
+
+
+def _without_training(config: RunConfig) -> RunConfig:
+    """The config of a look at the data, which trains and writes no encoder."""
+    if config.encoder != SELF_SUPERVISED:
+        return config
+    student = "cnn" if config.student == "encoder" else config.student
+    return config.model_copy(update={"encoder": "", "student": student})
 
 
 def _follow(

@@ -6,6 +6,7 @@ runs in float32 inside the graph.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.onnx.errors import OnnxExporterError
 
 import fedistill
 from fedistill.data.schema import Kind, Schema
 from fedistill.distill.encoding import ROW_QUANTILES, VALUE_QUANTILES, TabularEncoding
-from fedistill.distill.network_students import NetworkStudent, Scaled, network_student
+from fedistill.distill.network_students import FARTHEST, NetworkStudent, Scaled, network_student
 from fedistill.distill.networks import folded, shape_like
 from fedistill.distill.students import Student, TabularStudent
-from fedistill.errors import DataError
+from fedistill.errors import ConfigError, DataError
 from fedistill.features.images import ImageShape
 from fedistill.features.onnx_traces import quiet, strip
 
@@ -31,6 +33,7 @@ INPUT = "rows"
 OUTPUT = "probabilities"
 OPSET = 20
 LARGEST_BATCH = 65536
+_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 
 WEIGHTS_FILE = "student.safetensors"
 MANIFEST_FILE = "manifest.json"
@@ -53,6 +56,8 @@ class _Probabilities(nn.Module):
     def __init__(self, student: Student) -> None:
         super().__init__()
         self.encoding = student.encoding
+        if isinstance(student.encoding, Scaled) and student.encoding.shape is not None:
+            self.encoding = _ScaledImages(student.encoding, student.encoding.shape)
         # A BatchNorm between a convolution and what follows would keep it from being quantized.
         self.body = folded(student.body) if isinstance(student, NetworkStudent) else student.body
 
@@ -61,35 +66,52 @@ class _Probabilities(nn.Module):
         return logits.softmax(dim=1)
 
 
+class _ScaledImages(nn.Module):
+    """`Scaled` with one mean and deviation a channel in place of one a pixel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, scaled: Scaled, shape: ImageShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.farthest = FARTHEST
+        for name in ("mean", "std"):
+            of_pixels = getattr(scaled, name).reshape(shape.channels, -1)
+            self.register_buffer(name, of_pixels[:, :1, None].clone())
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Raw rows (batch, num_columns) to images (batch, channels, side, side)."""
+        images = rows.reshape(-1, self.shape.channels, self.shape.side, self.shape.side)
+        scaled = torch.where(images.isnan(), 0.0, (images - self.mean) / self.std)
+        return scaled.clamp(-self.farthest, self.farthest)
+
+
+def check_exportable(student: Student) -> None:
+    """Refuse a student that ONNX cannot hold, before anything is asked for it.
+
+    Raises:
+        ConfigError: Names the operator.
+    """
+    _to_onnx(student)
+
+
 def export_student(student: Student, path: Path, *, schema: Schema, classes: Sequence[str]) -> None:
     """Write the student as a self-contained ONNX file.
 
     One input `rows`, float32 (batch, num_columns), coded as `CODING` says; one output
     `probabilities`, float32 (batch, num_classes). The file's metadata holds columns, classes and
-    coding as JSON, as in the manifest.
+    coding as JSON, as in the manifest; of images their shape in place of each pixel's name.
+
+    Raises:
+        ConfigError: It has an operator that ONNX has not.
     """
-    # Two rows: an example batch of one would be taken for a constant.
-    example = torch.zeros(2, student.num_columns)
-    with quiet():
-        program = torch.onnx.export(
-            _Probabilities(student).eval(),
-            (example,),
-            dynamo=True,
-            optimize=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},),
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    model = program.model_proto
+    model = _to_onnx(student)
     strip(model)
     onnx.helper.set_model_props(
         model,
         {
-            "columns": json.dumps(_columns(schema)),
+            "columns": json.dumps(_columns_in_file(student, schema)),
             "classes": json.dumps(list(classes)),
             "coding": json.dumps(CODING),
             "fedistill": fedistill.__version__,
@@ -97,6 +119,42 @@ def export_student(student: Student, path: Path, *, schema: Schema, classes: Seq
     )
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
+
+
+def _to_onnx(student: Student) -> onnx.ModelProto:
+    # Two rows: an example batch of one would be taken for a constant.
+    example = torch.zeros(2, student.num_columns)
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                _Probabilities(student).eval(),
+                (example,),
+                dynamo=True,
+                optimize=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},),
+            )
+    except OnnxExporterError as error:
+        raise ConfigError(
+            f"student={student.name!r} {_why_not_exported(error)}: build it of operators that ONNX "
+            "has, for any number of rows"
+        ) from error
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    return program.model_proto
+
+
+def _why_not_exported(error: BaseException) -> str:
+    """The operator that stands in the way, as far as the exporter's chain of errors names one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if found := _OPERATOR.search(str(cause)):
+            return f"has the operator {found[1]!r}, which cannot be exported to ONNX"
+        error, cause = cause, cause.__cause__ or cause.__context__
+    return f"cannot be exported to ONNX ({type(error).__name__}: {str(error).splitlines()[0]})"
 
 
 def weights_to_bytes(student: Student) -> bytes:
@@ -211,6 +269,14 @@ def _columns(schema: Schema) -> list[dict[str, Any]]:
         | ({"categories": list(column.categories)} if column.kind is Kind.CATEGORY else {})
         for column in schema
     ]
+
+
+def _columns_in_file(student: Student, schema: Schema) -> list[dict[str, Any]] | dict[str, Any]:
+    """Columns as the ONNX file names them: hundreds of pixels would be most of a small file."""
+    shape = student.encoding.shape if isinstance(student, NetworkStudent) else None
+    if shape is None:
+        return _columns(schema)
+    return {"pixels": {"channels": shape.channels, "side": shape.side}, "kind": "number"}
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +13,19 @@ import onnxruntime
 from sklearn.metrics import roc_auc_score
 
 from fedistill.compress.export import INPUT
+from fedistill.compress.settings import Bounds
 from fedistill.distill.encoding import Rows
 
 LEAST_AGREEMENT = 0.99
 MOST_METRIC_LOSS = 0.002
 ROWS_AT_ONCE = 4096
+NO_BOUNDS = Bounds()
 TIMED_CALLS = {1: 300, 256: 60}
 WARM_UP_CALLS = 10
+SAME_SIZE = 1.01
+"""Files that differ by less than this factor are of one size: their compressed size decides."""
+MOST_REJECTED = 4
+"""So many rejected files are named with their reasons."""
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -28,8 +35,8 @@ class Candidate:
     """A file that could ship.
 
     Attributes:
-        stage: "float", "pruned", "quantized" or "pruned+quantized".
-        precision: "float32" or "int8".
+        stage: "float", or what was done to it, as in "pruned+quantized".
+        precision: "float32", "float16" or "int8".
         path: The ONNX file.
         parameters: Trained numbers in it.
     """
@@ -45,11 +52,12 @@ class Stage:
     """What was measured on one candidate's file.
 
     Attributes:
-        stage: "float", "pruned", "quantized" or "pruned+quantized".
-        precision: "float32" or "int8".
+        stage: "float", or what was done to it, as in "pruned+quantized".
+        precision: "float32", "float16" or "int8".
         shipped: Whether this file became `student.onnx`.
         parameters: Trained numbers in it.
         bytes: Size of the file.
+        bytes_deflated: The same as it travels compressed, by zlib.
         metric: Expected AUC under the target on proxy rows; see `expected_auc`.
         agreement: Share of proxy rows given the same class as by the float file.
         latency_ms_batch_1: Median milliseconds of a call with 1 row, one thread.
@@ -61,6 +69,7 @@ class Stage:
     shipped: bool
     parameters: int
     bytes: int
+    bytes_deflated: int
     metric: float
     agreement: float
     latency_ms_batch_1: float
@@ -69,43 +78,76 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The gate's choice: stages in the candidates' order, which one ships, and why."""
+    """The gate's choice.
+
+    Attributes:
+        stages: In the candidates' order.
+        misses: Of each, what it misses of the gate, in words; nothing of the float file.
+        shipped: Which one ships.
+        met: Whether it meets the bounds.
+        reason: Why it ships.
+    """
 
     stages: tuple[Stage, ...]
+    misses: tuple[tuple[str, ...], ...]
     shipped: int
+    met: bool
     reason: str
 
 
 def judge(
-    candidates: Sequence[Candidate], proxy_rows: Rows, target_probabilities: Probabilities
+    candidates: Sequence[Candidate],
+    proxy_rows: Rows,
+    target_probabilities: Probabilities,
+    bounds: Bounds = NO_BOUNDS,
 ) -> Verdict:
-    """Measure all candidates and choose the smallest that passes.
+    """Measure all candidates and choose among those that pass.
 
     A candidate passes if it agrees with the float file on at least 99% of the proxy rows, loses at
-    most 0.002 of its expected AUC, and is smaller; otherwise the float file ships. Latency is
-    reported and decides nothing: which of two files is faster depends on the user's machine.
+    most 0.002 of its expected AUC, and is smaller, of files whose weights are sparse compressed.
+    The smallest that passes ships. With bounds it is the one of those that meet them which agrees
+    most; where none does, the float file if it meets them, else what comes nearest to them. Without
+    bounds latency decides nothing: which of two files is faster depends on the user's machine.
 
     Args:
         candidates: The float student's file first.
         proxy_rows: (num_proxy, num_columns) float32, NaN for missing.
         target_probabilities: (num_proxy, num_classes), of the ensemble.
+        bounds: Of size and latency on this machine.
     """
-    reference = predict(_session(candidates[0].path), proxy_rows)
+    reference = predict(session_of(candidates[0].path), proxy_rows)
     measured = [
         _measure(candidate, reference, proxy_rows, target_probabilities) for candidate in candidates
     ]
-    misses = {
-        index: _misses(stage, measured[0]) for index, stage in enumerate(measured) if index > 0
-    }
-    good = [index for index, missed in misses.items() if not missed]
-    shipped = min(good, key=lambda index: measured[index].bytes, default=0)
+    misses = [(), *(tuple(_misses(stage, measured[0])) for stage in measured[1:])]
+    shipped, met = choose(measured, misses, bounds)
     return Verdict(
         stages=tuple(
             replace(stage, shipped=index == shipped) for index, stage in enumerate(measured)
         ),
+        misses=tuple(misses),
         shipped=shipped,
-        reason=_reason(measured, shipped, misses),
+        met=met,
+        reason=reason_of(measured, shipped, misses, bounds, met=met),
     )
+
+
+def choose(
+    stages: Sequence[Stage], misses: Sequence[Sequence[str]], bounds: Bounds
+) -> tuple[int, bool]:
+    """Which stage ships, and whether it meets the bounds; the float student's comes first."""
+    good = [index for index, missed in enumerate(misses) if not missed]
+    meeting = [index for index in good if _excess(stages[index], bounds) <= 1]
+    if not meeting:
+        return min(good, key=lambda index: _excess(stages[index], bounds)), False
+    compressed = [index for index in meeting if index > 0]
+    if not compressed:
+        return 0, True
+    if bounds:
+        return max(
+            compressed, key=lambda index: (stages[index].agreement, -stages[index].bytes)
+        ), True
+    return _smallest(stages, compressed), True
 
 
 def expected_auc(scores: Probabilities, target: Probabilities) -> float:
@@ -133,7 +175,7 @@ def expected_auc(scores: Probabilities, target: Probabilities) -> float:
 
 def predict_file(path: Path, rows: Rows) -> Probabilities:
     """Class probabilities (n, num_classes) that an ONNX file gives for raw rows."""
-    return predict(_session(path), rows)
+    return predict(session_of(path), rows)
 
 
 def predict(session: onnxruntime.InferenceSession, rows: Rows) -> Probabilities:
@@ -145,7 +187,8 @@ def predict(session: onnxruntime.InferenceSession, rows: Rows) -> Probabilities:
     return np.concatenate(parts).astype(np.float64)
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def session_of(path: Path) -> onnxruntime.InferenceSession:
+    """The file, ready to run on one thread of the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -155,7 +198,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 def _measure(
     candidate: Candidate, reference: Probabilities, proxy_rows: Rows, target: Probabilities
 ) -> Stage:
-    session = _session(candidate.path)
+    session = session_of(candidate.path)
     answers = predict(session, proxy_rows)
     return Stage(
         stage=candidate.stage,
@@ -163,6 +206,7 @@ def _measure(
         shipped=False,
         parameters=candidate.parameters,
         bytes=candidate.path.stat().st_size,
+        bytes_deflated=len(zlib.compress(candidate.path.read_bytes(), level=9)),
         metric=expected_auc(answers, target),
         agreement=float(np.mean(answers.argmax(axis=1) == reference.argmax(axis=1))),
         latency_ms_batch_1=_latency_ms(session, proxy_rows, batch=1),
@@ -190,27 +234,70 @@ def _misses(stage: Stage, reference: Stage) -> list[str]:
     if not reference.metric - stage.metric <= MOST_METRIC_LOSS:
         loss = reference.metric - stage.metric
         missed.append(f"AUC loss {loss:.4f} is above {MOST_METRIC_LOSS}")
-    if not stage.bytes < reference.bytes:
+    sparse = "sparse" in stage.stage and stage.bytes_deflated < reference.bytes_deflated
+    if not stage.bytes < reference.bytes and not sparse:
         missed.append(f"{stage.bytes:,} bytes are not fewer than {reference.bytes:,}")
     return missed
 
 
-def _reason(stages: Sequence[Stage], shipped: int, misses: dict[int, list[str]]) -> str:
+def _excess(stage: Stage, bounds: Bounds) -> float:
+    """The larger of latency and size as a share of its bound; 0 without bounds."""
+    return max(
+        stage.latency_ms_batch_1 / bounds.max_latency_ms if bounds.max_latency_ms else 0.0,
+        stage.bytes / bounds.max_bytes if bounds.max_bytes else 0.0,
+    )
+
+
+def _smallest(stages: Sequence[Stage], among: Sequence[int]) -> int:
+    least = min(stages[index].bytes for index in among)
+    alike = [index for index in among if stages[index].bytes <= SAME_SIZE * least]
+    return min(alike, key=lambda index: stages[index].bytes_deflated)
+
+
+def reason_of(
+    stages: Sequence[Stage],
+    shipped: int,
+    misses: Sequence[Sequence[str]],
+    bounds: Bounds,
+    *,
+    met: bool,
+) -> str:
+    """Which file ships and why, and what the others missed, in a sentence."""
     rejected = [
-        f"the {stages[index].stage} file was rejected ({' and '.join(missed)})"
-        for index, missed in misses.items()
+        f"the {stage.stage} file was rejected ({' and '.join(missed)})"
+        for stage, missed in zip(stages, misses, strict=True)
         if missed
     ]
+    if len(rejected) > MOST_REJECTED:
+        rejected = [f"{len(rejected)} files were rejected, and pareto.json says why"]
     chosen = stages[shipped]
-    if shipped:
+    passes = f"passes the gate{_meets(bounds)}"
+    if not met:
+        head = (
+            f"No file{_meets(bounds).replace(' and meets', ' that passes the gate meets')}: "
+            f"shipped the {chosen.stage} file, which comes nearest ({chosen.bytes:,} bytes, "
+            f"{chosen.latency_ms_batch_1:.3g} ms for one row, agreement {chosen.agreement:.4f})"
+        )
+    elif shipped:
         share = stages[0].bytes / chosen.bytes
         head = (
             f"Shipped the {chosen.stage} file, {share:.1f} times smaller than the float student, "
-            f"as the smallest that passes the gate (agreement {chosen.agreement:.4f}, "
+            f"as the {'most faithful' if bounds else 'smallest'} that {passes} "
+            f"(agreement {chosen.agreement:.4f}, "
             f"AUC change {chosen.metric - stages[0].metric:+z.4f})"
         )
-    elif rejected:
-        head = "Shipped the float student because no compressed file passes the gate"
+    elif len(stages) > 1:
+        head = f"Shipped the float student because no compressed file {passes}"
     else:
-        head = "Shipped the float student because no compression was asked for"
+        head = "Shipped the float student because no compressed file was made"
     return "; ".join([head, *rejected]) + "."
+
+
+def _meets(bounds: Bounds) -> str:
+    """The bounds in words, nothing where there are none."""
+    words = []
+    if bounds.max_latency_ms:
+        words.append(f"max-latency-ms={bounds.max_latency_ms:g}")
+    if bounds.max_bytes:
+        words.append(f"max-bytes={bounds.max_bytes:,}")
+    return f" and meets {' and '.join(words)}" if words else ""

@@ -15,6 +15,7 @@ A category column is taken apart into 0/1 columns before all this, inside the mo
 goes in stays the coded table.
 """
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -33,6 +34,13 @@ ROW_QUANTILES = 16
 VALUE_QUANTILES = 8
 FLAG_SHARE = 0.002
 SMALLEST_WIDTH = 1e-30
+
+_CODES = (
+    ("bin_column", "bin_start", "bin_scale"),
+    ("z_column", "z_mean", "z_scale"),
+    ("flag_column",),
+)
+"""Buffers that have an entry for each code, in the order of the codes."""
 
 
 class TabularEncoding(nn.Module):
@@ -119,6 +127,22 @@ class TabularEncoding(nn.Module):
                 "flag_column": torch.tensor(flags, dtype=torch.int32),
             }
         )
+
+    def only(self, codes: Sequence[int]) -> "TabularEncoding":
+        """The encoding of the same raw columns that gives these of its codes alone.
+
+        Args:
+            codes: Positions among the `width` codes, rising.
+        """
+        kept = torch.tensor(codes, dtype=torch.int64)
+        buffers = {name: tensor.clone() for name, tensor in self.named_buffers()}
+        start = 0
+        for names in _CODES:
+            stop = start + len(buffers[names[0]])
+            chosen = kept[(kept >= start) & (kept < stop)] - start
+            buffers |= {name: buffers[name][chosen] for name in names}
+            start = stop
+        return TabularEncoding(buffers)
 
     @property
     def num_columns(self) -> int:

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from fedistill.distill.mean_teacher import moving_average
 from fedistill.errors import ConfigError
 from fedistill.features.affine import MODERATE, Affine, random_affine
+from fedistill.features.batch_norm import settle
 
 Progress = Callable[[int, int], None]
 
@@ -39,6 +40,7 @@ class ImageRecipe:
         ema_decay: Of the moving average of the weights, in [0, 1); less in a short training, so
             that the average forgets where it began.
         views: Bounds of the transforms; None shows images as they are.
+        unmoved: Chance of an image to be shown as it is all the same, in [0, 1].
         self_training: Share of the targets that each step of self-training replaces; 0 for none.
         begin: Share of the training before the first such step, in [0, 1].
         steps: Such steps in the whole training, were there no `begin`.
@@ -53,6 +55,7 @@ class ImageRecipe:
     weight_decay: float = 0.01
     ema_decay: float = 0.99
     views: Affine | None = MODERATE
+    unmoved: float = 0.0
     self_training: float = 0.1
     begin: float = 0.25
     steps: int = 20
@@ -65,11 +68,11 @@ class ImageRecipe:
                 f"epochs={self.epochs}, batch={self.batch} and steps={self.steps} must be at least "
                 "1, 2 and 1: raise them"
             )
-        if not 0 <= self.self_training <= 1 or not 0 <= self.begin <= 1:
-            raise ConfigError(
-                f"self_training={self.self_training} and begin={self.begin} must be from 0 to 1: "
-                "use self_training=0 for none"
-            )
+        for name in ("self_training", "begin", "unmoved"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)} must be from 0 to 1: use 0 for none"
+                )
         for name in ("sharpness", "target_power"):
             if not 1 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1: raise it")
@@ -132,7 +135,11 @@ def distil_images(
             chosen = order[step * batch : (step + 1) * batch]
             views = images[chosen]
             if recipe.views is not None:
-                views = random_affine(views, recipe.views, generator)
+                moved = random_affine(views, recipe.views, generator)
+                if recipe.unmoved > 0:
+                    still = torch.rand(len(chosen), generator=generator) < recipe.unmoved
+                    moved = torch.where(still.to(device)[:, None, None, None], views, moved)
+                views = moved
             with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                 logits = student(views)
             loss = cross_entropy(logits.float(), targets[chosen])
@@ -144,6 +151,8 @@ def distil_images(
         if progress is not None:
             progress(epoch + 1, recipe.epochs)
     student.load_state_dict(average.module.state_dict())
+    if recipe.views is not None:
+        settle(student, images)
     student.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
 
 

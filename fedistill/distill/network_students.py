@@ -16,7 +16,7 @@ from fedistill.features.images import ImageShape, image_shape
 
 HIDDEN = (64, 64)
 _SMALLEST_STD = 1e-6
-_FARTHEST = 10.0
+FARTHEST = 10.0
 
 
 class Scaled(nn.Module):
@@ -40,7 +40,7 @@ class Scaled(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Raw rows (batch, num_columns) to what a network takes."""
         scaled = torch.where(rows.isnan(), 0.0, (rows - self.mean) / self.std)
-        scaled = scaled.clamp(-_FARTHEST, _FARTHEST)
+        scaled = scaled.clamp(-FARTHEST, FARTHEST)
         if self.shape is None:
             return scaled
         return scaled.reshape(-1, self.shape.channels, self.shape.side, self.shape.side)
@@ -84,9 +84,10 @@ def make_student(
     """A freshly initialised student.
 
     Args:
-        name: "mlp", "cnn", "resnet", "vit", or an import path `package.module:factory`. A factory
-            takes the numbers of inputs and of classes, and returns a `torch.nn.Module` that maps
-            (batch, num_inputs) float32 to logits (batch, num_classes).
+        name: "mlp", "cnn", "resnet", "vit", "encoder" (which begins as the proxy set's encoder), or
+            an import path `package.module:factory`. A factory takes the numbers of inputs and of
+            classes, and returns a `torch.nn.Module` that maps (batch, num_inputs) float32 to
+            logits (batch, num_classes).
         proxy: Its schema says what the columns mean, its rows set their scale.
         num_classes: At least 2.
         as_images: Whether the columns of a network of one's own are pixels.
@@ -104,6 +105,10 @@ def make_student(
             "'package.module:factory': name a student that exists"
         )
     shape = _image_shape(name, proxy) if name in NETWORKS or as_images else None
+    if name == "encoder" and shape is not None:
+        from fedistill.distill.encoder_student import student_from_encoder
+
+        return student_from_encoder(proxy, shape, num_classes)
     student = network_student(name, Scaled(*_scale(proxy.rows, shape), shape), num_classes)
     if isinstance(student.body, OwnNetwork):
         _check(student, student.body.network, proxy.rows)

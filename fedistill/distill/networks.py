@@ -5,11 +5,13 @@ residual blocks of two convolutions (He et al. 2016, "Deep Residual Learning", s
 have BatchNorm after each convolution, which `folded` melts into it before export. `vit`: a vision
 transformer (Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", section 3.1) with the mean
 over patches in place of a class token, and with a Linear of its own for queries, keys and values.
+`encoder`: the network of `features.self_supervised`, which may begin with an encoder's weights.
 """
 
 import copy
 import itertools
 import math
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fedistill.features.images import ImageShape
+from fedistill.features.self_supervised import ENCODER_STRIDES, ENCODER_WIDTHS
 
 PATCH = 4
 
@@ -52,6 +55,17 @@ def resnet(shape: ImageShape, num_classes: int) -> nn.Module:
 def vit(shape: ImageShape, num_classes: int) -> nn.Module:
     """Images (batch, channels, side, side) to logits."""
     return VisionTransformer(shape, num_classes)
+
+
+def encoder(
+    shape: ImageShape, num_classes: int, widths: Sequence[int] = ENCODER_WIDTHS
+) -> nn.Module:
+    """Images (batch, channels, side, side) to logits; `widths` are those of the convolutions."""
+    body, before = nn.Sequential(), shape.channels
+    for width, stride in zip(widths, ENCODER_STRIDES, strict=True):
+        body.extend([_convolution(before, width, 3, stride=stride), nn.ReLU()])
+        before = width
+    return body.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes)])
 
 
 class Residual(nn.Module):
@@ -100,11 +114,11 @@ class VisionTransformer(nn.Module):
 
 
 class Attending(nn.Module):
-    """A block of a transformer, normalised before each part."""
+    """A block of a transformer, normalised before each part. As many heads as the widths hold."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.head_size = width // heads
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.wide = nn.Sequential(
@@ -119,7 +133,7 @@ class Attending(nn.Module):
 
     def _attend(self, patches: Tensor) -> Tensor:
         # Not `len`, which would fix the size of the batch on export.
-        size = (patches.shape[0], patches.shape[1], self.heads, -1)
+        size = (patches.shape[0], patches.shape[1], -1, self.head_size)
         asked = (part(patches).reshape(size).transpose(1, 2) for part in self._parts())
         attended = scaled_dot_product_attention(*asked).transpose(1, 2)
         out: Tensor = self.out(attended.flatten(2))
@@ -129,11 +143,13 @@ class Attending(nn.Module):
         return self.query, self.key, self.value
 
 
-NETWORKS = {"cnn": cnn, "resnet": resnet, "vit": vit}
+NETWORKS: dict[str, Callable[[ImageShape, int], nn.Module]] = {
+    "cnn": cnn,
+    "resnet": resnet,
+    "vit": vit,
+    "encoder": encoder,
+}
 """By the name that the run-config key `student` has."""
-
-PRUNABLE = ("cnn", "resnet")
-"""Whose channels can go without a change to what the network computes otherwise."""
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -146,6 +162,34 @@ def folded(network: nn.Module) -> nn.Module:
                     setattr(part, name, fuse_conv_bn_eval(one, other))
                     setattr(part, after, nn.Identity())
     return copied
+
+
+def with_folded(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of the network that computes what its `folded` form does with these weights.
+
+    Its BatchNorms become the biases that folding made of them.
+    """
+    copied = copy.deepcopy(network).eval()
+    for name, part in list(copied.named_modules()):
+        if isinstance(part, nn.Sequential):
+            for (first, one), (after, other) in itertools.pairwise(list(part.named_children())):
+                if isinstance(one, nn.Conv2d) and isinstance(other, nn.BatchNorm2d):
+                    prefix = f"{name}." if name else ""
+                    _only_add(other, state[f"{prefix}{first}.bias"], f"{prefix}{after}")
+    own = copied.state_dict()
+    copied.load_state_dict(own | {name: state[name] for name in own if name in state})
+    return copied
+
+
+@torch.no_grad()
+def _only_add(norm: nn.BatchNorm2d, bias: Tensor, name: str) -> None:
+    """Let a BatchNorm in evaluation mode add `bias` and do nothing else."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise TypeError(f"{name} keeps no running statistics")
+    norm.running_mean.zero_()
+    norm.running_var.fill_(1 - norm.eps)
+    norm.weight.fill_(1)
+    norm.bias.copy_(bias)
 
 
 def shape_like(network: nn.Module, state: dict[str, Tensor]) -> None:
@@ -161,7 +205,7 @@ def shape_like(network: nn.Module, state: dict[str, Tensor]) -> None:
             layer.in_channels = weight.shape[1] * layer.groups
         elif isinstance(layer, nn.Linear):
             layer.out_features, layer.in_features = weight.shape
-        elif isinstance(layer, nn.BatchNorm2d):
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             layer.num_features = len(weight)
         for part in (*layer._parameters, *layer._buffers):
             if (value := state.get(f"{name}.{part}")) is not None:

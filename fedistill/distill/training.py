@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from fedistill.data import ProxySet
+from fedistill.distill.cross_fitting import FEWEST_IMAGES, CrossFit, distil_cross_fitted
 from fedistill.distill.engine import train_by_recipe
 from fedistill.distill.guide import Guide, find_guide
 from fedistill.distill.image_trainer import ImageRecipe, distil_images, enough_epochs
@@ -27,6 +28,11 @@ from fedistill.features.affine import MODERATE
 STEPS = 1500
 """Few proxy images are seen more often than `ImageRecipe.epochs` times, for at least so many."""
 
+TARGET_POWER = 4.0
+"""A denoised target is shrunk; students that learned it sharpened agreed with it most."""
+
+FINE_TUNING_RATE = 1e-3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
@@ -36,6 +42,7 @@ class Learning:
         student: A name that `make_student` knows.
         augmentation: "auto", "affine" or "none".
         label_propagation: Whether the target of images is spread over images that lie close.
+        folds: Parts of the images, each labelled by students that learned from the others; 0: none.
         self_training: Share of the targets of images that each step of it replaces.
         epochs: Passes over images; 0 for what suits.
         recipe: "auto" for the training of tables or images, else what `load_recipe` knows.
@@ -47,7 +54,8 @@ class Learning:
     student: str = "mlp"
     augmentation: str = "auto"
     label_propagation: bool = False
-    self_training: float = 0.1
+    folds: int = 3
+    self_training: float = 0.0
     epochs: int = 0
     recipe: str = "auto"
     public_teacher: str = ""
@@ -124,12 +132,26 @@ def distil(
         or enough_epochs(len(proxy.rows), epochs=ImageRecipe.epochs, steps=STEPS),
         self_training=learning.self_training,
         views=None if learning.augmentation == "none" else MODERATE,
+        target_power=TARGET_POWER,
+        learning_rate=FINE_TUNING_RATE
+        if learning.student == "encoder"
+        else ImageRecipe.learning_rate,
     )
     with torch.no_grad():
         images = student.encoding(torch.tensor(proxy.rows))
-    distil_images(
-        student.body, images, torch.from_numpy(labels), seed=seed, recipe=recipe, progress=progress
-    )
+    targets = torch.from_numpy(labels)
+    if learning.folds and len(images) >= learning.folds * FEWEST_IMAGES:
+        distil_cross_fitted(
+            student.body,
+            images,
+            targets,
+            seed=seed,
+            recipe=recipe,
+            crossing=CrossFit(folds=learning.folds),
+            progress=progress,
+        )
+    else:
+        distil_images(student.body, images, targets, seed=seed, recipe=recipe, progress=progress)
     return student.eval()
 
 

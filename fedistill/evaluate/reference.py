@@ -8,6 +8,9 @@ from fedistill.features import Expansion
 
 Floats = npt.NDArray[np.float64]
 
+MOST_NUMBERS = 4_000_000
+"""Rows times columns that the model sees; of wide tables, such as images, it sees fewer rows."""
+
 
 def central_reference(
     rows: npt.NDArray[np.float32],
@@ -22,10 +25,15 @@ def central_reference(
     Not private, and for simulations only: it needs the private `rows` (n, d) and `labels` (n,) of
     every site in one place, so in a deployment nobody may compute it. Missing values are NaN, and
     categories are taken apart as `schema` says; classes without a row get probability zero. Same
-    rows, same answer: the random state is fixed.
+    rows, same answer: the random state is fixed. Of more than `MOST_NUMBERS` numbers it sees rows
+    drawn at random.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    most = max(MOST_NUMBERS // rows.shape[1], 2)
+    if len(rows) > most:
+        drawn = np.random.default_rng(0).permutation(len(rows))[:most]
+        rows, labels = rows[drawn], labels[drawn]
     answer = np.zeros((len(test_rows), num_classes))
     present = np.unique(labels)
     if len(present) < 2:

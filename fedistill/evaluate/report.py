@@ -59,6 +59,15 @@ def write_report(summary: Summary, receipts: Sequence[Mapping[str, object]], pat
     write_atomically(path, render_report(summary, receipts))
 
 
+def write_fronts(summary: Summary, path: Path) -> None:
+    """Write the quality of the compressed files against size and latency, as one SVG image.
+
+    Raises OSError.
+    """
+    plots = front_plots(summary)
+    write_atomically(path, _environment().get_template("fronts.svg.j2").render(plots=plots).strip())
+
+
 def render_report(summary: Summary, receipts: Sequence[Mapping[str, object]]) -> str:
     """The report as HTML. Every name and reason in it is escaped."""
     return (

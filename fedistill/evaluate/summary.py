@@ -127,11 +127,12 @@ class Stage(Part):
     """One step of compression.
 
     Attributes:
-        stage: `float`, `pruned`, `quantized` or `pruned+quantized`.
+        stage: `float`, or what was done to it, as in `pruned+quantized`.
         precision: Number format of the weights.
         shipped: Whether this is the file that was shipped.
         parameters: Number of weights.
         bytes: Size of the ONNX file.
+        bytes_deflated: The same as it travels compressed, by zlib.
         metric: The quality gate's AUC: expected under the ensemble target, on proxy rows.
         agreement: Share of rows on which the file and the float student choose the same class.
         latency_ms_batch_1: Median milliseconds for one row, one thread.
@@ -147,6 +148,7 @@ class Stage(Part):
     agreement: Figure
     latency_ms_batch_1: Figure
     latency_ms_batch_256: Figure
+    bytes_deflated: Count | None = None
 
 
 class Shipped(Part):

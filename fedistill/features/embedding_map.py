@@ -7,7 +7,9 @@ integers that float64 holds exactly, so a record's features depend on that recor
 rule 8).
 """
 
-from dataclasses import dataclass
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +33,7 @@ Integers = npt.NDArray[np.int64]
 
 _SMALLEST_STD = 1e-9
 _BLOCK_ROWS = 4096
+_REMEMBERED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,9 @@ class EmbeddingMap:
     directions: Integers
     offset: Floats
     projection_bits: int
+    _known: OrderedDict[bytes, Integers] = field(
+        default_factory=OrderedDict, init=False, repr=False, compare=False
+    )
 
     @property
     def num_features(self) -> int:
@@ -59,7 +65,7 @@ class EmbeddingMap:
         return len(self.offset) + 1
 
     def transform(self, rows: npt.NDArray[np.float32]) -> Integers:
-        """Integer features of raw rows.
+        """Integer features of raw rows; those of the latest few tables are remembered.
 
         Args:
             rows: (num_rows, num_columns) raw values.
@@ -67,8 +73,20 @@ class EmbeddingMap:
         Returns:
             (num_rows, num_features) int64 in steps of `FEATURE_STEP`; every row's L2 norm is at
             most 1 / FEATURE_STEP. A row without an embedding is zero throughout, its intercept
-            too, and so contributes nothing.
+            too, and so contributes nothing. Not to be written to.
         """
+        # Each round of a run asks about the same rows, and projecting them exactly takes long.
+        shape = repr(rows.shape).encode()
+        key = hashlib.sha256(shape + np.ascontiguousarray(rows).tobytes()).digest()
+        if key not in self._known:
+            self._known[key] = self._features(rows)
+            self._known[key].flags.writeable = False
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+    def _features(self, rows: npt.NDArray[np.float32]) -> Integers:
         values = self.encoder.embed(rows)
         starts = range(0, len(values), _BLOCK_ROWS)
         blocks = [self._block(values[start : start + _BLOCK_ROWS]) for start in starts]

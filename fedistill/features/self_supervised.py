@@ -28,10 +28,15 @@ from torch.nn.functional import cross_entropy, normalize
 
 from fedistill.errors import ConfigError, DataError
 from fedistill.features.affine import STRONG, Affine, random_affine
+from fedistill.features.batch_norm import settle
 from fedistill.features.images import ImageShape, image_shape
 
 Rows = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
+
+ENCODER_WIDTHS = (32, 64, 128, 256, 256)
+ENCODER_STRIDES = (1, 2, 1, 2, 1)
+"""Of the five convolutions."""
 
 FEWEST_IMAGES = 64
 """Contrast needs others; a handful of images teaches to tell these apart and nothing else."""
@@ -53,6 +58,7 @@ class Recipe:
         learning_rate: Its peak: it rises over a tenth of the steps, then falls as a cosine.
         weight_decay: Of AdamW.
         views: Bounds of the transforms.
+        narrower: The network has so many times fewer channels everywhere: 1, 2, 4 or 8.
     """
 
     epochs: int = 200
@@ -61,6 +67,7 @@ class Recipe:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     views: Affine = STRONG
+    narrower: int = 1
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -69,32 +76,32 @@ class Recipe:
             raise ConfigError(f"batch={self.batch} must be at least 2: raise it")
         if not 0 < self.temperature < math.inf:
             raise ConfigError(f"temperature={self.temperature} must be above 0: raise it")
+        if self.narrower not in (1, 2, 4, 8):
+            raise ConfigError(f"narrower={self.narrower} must be 1, 2, 4 or 8: choose one of these")
 
 
 class ImageEncoder(nn.Module):
     """Five convolutions and the mean over all places: raw rows or images to unit vectors.
 
     Pixels are centred and scaled by the public images' mean and deviation of each channel first.
+    An embedding has as many numbers as the last convolution channels, 256 unless it is narrower.
     """
 
-    dimensions = 256
     mean: Tensor
     std: Tensor
 
-    def __init__(self, shape: ImageShape, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, shape: ImageShape, mean: Tensor, std: Tensor, *, narrower: int = 1) -> None:
         super().__init__()
-        self.shape = shape
+        widths = [width // narrower for width in ENCODER_WIDTHS]
+        self.shape, self.dimensions = shape, widths[-1]
         self.register_buffer("mean", mean.reshape(1, -1, 1, 1))
         self.register_buffer("std", std.reshape(1, -1, 1, 1))
-        self.body = nn.Sequential(
-            *_convolution(shape.channels, 32, stride=1),
-            *_convolution(32, 64, stride=2),
-            *_convolution(64, 128, stride=1),
-            *_convolution(128, 256, stride=2),
-            *_convolution(256, self.dimensions, stride=1),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        )
+        layers: list[nn.Module] = []
+        for before, after, stride in zip(
+            [shape.channels, *widths[:-1]], widths, ENCODER_STRIDES, strict=True
+        ):
+            layers += _convolution(before, after, stride=stride)
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     def represent(self, images: Tensor) -> Tensor:
         """Images (batch, channels, side, side) to (batch, dimensions), of no certain norm."""
@@ -183,6 +190,7 @@ def pretrain(
             state.save(checkpoint, made_of)
         if progress is not None:
             progress(epoch + 1, recipe.epochs)
+    settle(state.encoder, images)
     encoder: ImageEncoder = state.encoder.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return encoder.eval()
 
@@ -253,7 +261,7 @@ def _begin(images: Tensor, seed: int, recipe: Recipe, device: str) -> _Training:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         shape = ImageShape(channels=images.shape[1], side=images.shape[2])
-        encoder = ImageEncoder(shape, images.mean(dim=places), std)
+        encoder = ImageEncoder(shape, images.mean(dim=places), std, narrower=recipe.narrower)
         width = encoder.dimensions
         head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, _PROJECTED))
     encoder.to(device), head.to(device)

@@ -20,7 +20,7 @@ from fedistill.evaluate.files import write_atomically
 from fedistill.federation import messages
 from fedistill.federation.asking import Roster, ask_sites, find_sites, require_sites
 from fedistill.federation.countersigning import take_receipt, without_rewound
-from fedistill.federation.learning import learning_of
+from fedistill.federation.learning import compression_of, learning_of
 from fedistill.federation.messages import Answer, reason
 from fedistill.labels import LabelRelease
 from fedistill.mechanisms import mechanism_named
@@ -105,20 +105,14 @@ def compression(this: "Run", trained: Student, ensemble: Ensemble) -> Compressio
     """Prune, quantize, measure, and ship what passes the gate."""
     done = this.folder.checkpoint("compression.json")
     if done.is_file():
-        return _stored_compression(this, json.loads(done.read_text()))
-    result = compress(
-        trained,
-        this.public.proxy,
-        ensemble.target,
-        classes=this.public.classes,
-        prune_ratio=this.config.prune_ratio,
-        int8=this.config.quantize == "int8",
-        directory=this.folder.path,
-        seed=this.config.seed,
-        progress=partial(this.progress.step, "compression"),
-    )
-    stages = [asdict(stage) for stage in result.stages]
-    write_atomically(done, json.dumps({"stages": stages, "reason": result.reason}))
+        result = _stored_compression(this, json.loads(done.read_text()))
+    else:
+        result = _compress(this, trained, ensemble)
+        stages = [asdict(stage) for stage in result.stages]
+        stored = {"stages": stages, "reason": result.reason, "met": result.met}
+        write_atomically(done, json.dumps(stored))
+    if not result.met:
+        this.warn(result.reason)
     return result
 
 
@@ -157,6 +151,25 @@ def evaluate(this: "Run", roster: Roster, releases: Mapping[str, LabelRelease]) 
         this.warn(f"{site} {why} in phase evaluate: its teacher has no score")
     _save(this, "evaluate", labelled)
     return labelled
+
+
+def _compress(this: "Run", trained: Student, ensemble: Ensemble) -> Compression:
+    return compress(
+        trained,
+        this.public.proxy,
+        ensemble.target,
+        classes=this.public.classes,
+        settings=compression_of(this.config),
+        directory=this.folder.path,
+        seed=this.config.seed,
+        privacy={
+            "mechanism": this.config.mechanism,
+            "epsilon": this.config.epsilon,
+            "delta": this.config.delta,
+            "trust": this.config.trust,
+        },
+        progress=partial(this.progress.step, "compression"),
+    )
 
 
 def _read_all(answers: dict[str, Answer], read: Reader) -> tuple[Releases, dict[str, str]]:
@@ -228,4 +241,5 @@ def _stored_compression(this: "Run", stored: dict[str, Any]) -> Compression:
         fp32=this.folder.path / "student.fp32.onnx",
         stages=tuple(Stage(**stage) for stage in stored["stages"]),
         reason=stored["reason"],
+        met=stored["met"],
     )

@@ -36,6 +36,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def fronts(self) -> Path:
+        """`pareto.svg`."""
+        return self.path / "pareto.svg"
+
+    @property
     def receipts(self) -> Path:
         """`receipts.jsonl`."""
         return self.path / "receipts.jsonl"
@@ -92,12 +97,16 @@ class RunFolder:
             os.close(descriptor)
 
 
+def home() -> Path:
+    """`$FEDISTILL_HOME`."""
+    return Path(os.environ.get(HOME_VARIABLE) or "~/.fedistill").expanduser().absolute()
+
+
 def run_folder(config: RunConfig, run_id: str) -> RunFolder:
     """`output-dir`, or `$FEDISTILL_HOME/runs/<run-id>`, the id that of the run gone on with."""
     if config.output_dir:
         return RunFolder(Path(config.output_dir))
-    home = Path(os.environ.get(HOME_VARIABLE) or "~/.fedistill").expanduser().absolute()
-    return RunFolder(home / "runs" / (config.resume or run_id))
+    return RunFolder(home() / "runs" / (config.resume or run_id))
 
 
 def ledger_path(config: RunConfig, folder: RunFolder, site: str) -> Path:
@@ -111,8 +120,7 @@ def countersign_dir(config: RunConfig, folder: RunFolder) -> Path:
     if config.countersign_dir:
         return Path(config.countersign_dir)
     if config.proxy_path:
-        home = Path(os.environ.get(HOME_VARIABLE) or "~/.fedistill").expanduser().absolute()
-        return home / "server"
+        return home() / "server"
     return ledger_path(config, folder, "any").parent
 
 

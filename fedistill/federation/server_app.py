@@ -1,5 +1,7 @@
 """The Flower ServerApp: one function that runs the workflow and tells how it ended."""
 
+from functools import partial
+
 import httpx
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -64,7 +66,7 @@ def _run(
         public = prepare_deployment(config)
         progress.say(describe_public(public))
     else:
-        public = prepare(config)
+        public = prepare(config, partial(progress.step, "encoder"))
         progress.say(describe(public))
     with folder.alone():
         return run_workflow(grid, config, public, folder, run=run, progress=progress)

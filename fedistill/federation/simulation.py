@@ -7,10 +7,12 @@ server has a `Deployment` in its place.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from fedistill.config import RunConfig
+from fedistill.config_rules import SELF_SUPERVISED
 from fedistill.data import (
     LabelledRows,
     ProxySet,
@@ -22,7 +24,9 @@ from fedistill.data import (
     split_table,
 )
 from fedistill.data.encoder import Encoder
+from fedistill.data.split import Split
 from fedistill.errors import DataError
+from fedistill.federation.own_encoder import Progress, own_encoder
 from fedistill.federation.public import Public
 from fedistill.federation.run_folder import (
     RunFolder,
@@ -197,35 +201,37 @@ def public_identity(config: RunConfig, folder: RunFolder, site: str) -> bytes:
     return bytes.fromhex(load_key(key_path(ledger_path(config, folder, site))).public)
 
 
-def prepare_data(config: RunConfig) -> Simulation:
-    """Load, split and register. What can be checked besides is in `up_front`."""
-    return _simulation(
+def prepare_data(config: RunConfig, progress: Progress | None = None) -> Simulation:
+    """Load, split and register. What can be checked besides is in `up_front`.
+
+    `progress` is told of the epochs of an encoder that this run trains itself.
+    """
+    source = (
         config.dataset,
         config.label_column,
         config.site_column,
         config.unit_column,
         config.ignored,
-        config.encoder,
-        config.partition,
-        config.sites,
         config.proxy_fraction,
         config.test_fraction,
     )
+    encoder = config.encoder
+    if encoder == SELF_SUPERVISED:
+        _, split = _tables(*source)
+        encoder = str(own_encoder(split.proxy, config.encoder_epochs, progress))
+    return _simulation(source, encoder, config.partition, config.sites)
 
 
 @lru_cache(maxsize=1)
-def _simulation(
+def _tables(
     dataset: str,
     label_column: str,
     site_column: str,
     unit_column: str,
     ignored: tuple[str, ...],
-    encoder: str,
-    partition: str,
-    names: tuple[str, ...],
     proxy_fraction: float,
     test_fraction: float,
-) -> Simulation:
+) -> tuple[Table, Split]:
     table = load_table(
         dataset,
         label_column=label_column,
@@ -233,7 +239,14 @@ def _simulation(
         unit_column=unit_column,
         ignore_columns=ignored,
     )
-    split = split_table(table, proxy_fraction=proxy_fraction, test_fraction=test_fraction)
+    return table, split_table(table, proxy_fraction=proxy_fraction, test_fraction=test_fraction)
+
+
+@lru_cache(maxsize=1)
+def _simulation(
+    source: tuple[Any, ...], encoder: str, partition: str, names: tuple[str, ...]
+) -> Simulation:
+    table, split = _tables(*source)
     proxy = replace(split.proxy, encoder=Encoder.named(encoder))
     parts = partition_rows(split.private, partition, names, site_of_row=split.private_site)
     fitting = {site: int((rows.labels >= 0).sum()) for site, rows in parts.items()}
@@ -258,7 +271,7 @@ def _simulation(
         },
         left_out={
             site: f"it has {bounded[site]} of the {ROWS_AT_LEAST} "
-            f"{'units' if unit_column else 'rows'} that rows-at-least asks for"
+            f"{'units' if table.units is not None else 'rows'} that rows-at-least asks for"
             for site in parts
             if site not in eligible
         },

@@ -10,6 +10,7 @@ from fedistill.data.wording import suggestion
 from fedistill.errors import ConfigError, LedgerError, PolicyRefusal
 from fedistill.features import proxy_basis
 from fedistill.federation.deployment import Deployment, open_deployment
+from fedistill.federation.own_encoder import Progress
 from fedistill.federation.public import Public
 from fedistill.federation.run_folder import (
     RunFolder,
@@ -43,13 +44,17 @@ from fedistill.secagg import MODULUS
 from fedistill.site import open_ledger
 
 
-def prepare(config: RunConfig) -> Simulation:
+def prepare(config: RunConfig, progress: Progress | None = None) -> Simulation:
     """Load, split and register, and check what can be checked before a run starts.
+
+    Args:
+        config: What the run asks for.
+        progress: Called with epochs done and in all where an encoder is trained first.
 
     Raises:
         BadInput: Names field, value and bound. Nothing was charged.
     """
-    simulation = prepare_data(config)
+    simulation = prepare_data(config, progress)
     _check(config, simulation)
     if config.holdout_fraction > 0:
         _check_fresh_budgets(config, simulation)
@@ -85,6 +90,10 @@ def _check(config: RunConfig, public: Public) -> None:
         from fedistill.federation.learning import check_student  # imports torch
 
         check_student(config, public)
+    if config.quantize == "int8-qat":
+        from fedistill.compress.qat import check_installed  # imports torch
+
+        check_installed()
     if config.holdout_fraction > 0:
         _check_evaluation(config, public)
     if config.output_dir and not config.resume:

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from fedistill.config import RunConfig
 from fedistill.distill.target import Ensemble, build_ensemble
 from fedistill.errors import FedistillError, RunFailed
-from fedistill.evaluate.report import write_report
+from fedistill.evaluate.report import write_fronts, write_report
 from fedistill.evaluate.summary import Summary, write_summary
 from fedistill.features import proxy_basis
 from fedistill.federation import phases, scoring
@@ -24,6 +24,7 @@ from fedistill.federation.asking import Wire
 from fedistill.federation.countersigning import Countersigner, return_receipts
 from fedistill.federation.disagreement import disagreements
 from fedistill.federation.federated_evaluation import evaluate_federated
+from fedistill.federation.learning import compression_of
 from fedistill.federation.progress import CLAIMED, Progress
 from fedistill.federation.public import Public
 from fedistill.federation.result import summarize
@@ -139,6 +140,8 @@ def run_workflow(
         receipts = () if this.simulation is None else read_receipts(folder.receipts)
         summary = summarize(this, metrics, gains, compression, receipts, answers.sites)
         write_report(summary, [receipt.model_dump() for receipt in receipts], folder.report)
+        if compression_of(config).searches:
+            write_fronts(summary, folder.fronts)
         write_summary(summary, folder.summary)
     return summary
 

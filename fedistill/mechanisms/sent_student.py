@@ -30,13 +30,17 @@ _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Min", "Max", "Sqrt", "Exp", "Clip", 
 _LOGIC = ("And", "Or", "Not", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "IsNaN")
 _SHAPES = ("Concat", "Flatten", "Gather", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Where")
 _LAYERS = ("Gemm", "MatMul", "Relu", "Sigmoid", "Tanh", "Softmax", "Constant", "Identity")
+_IMAGES = ("Conv", "ReduceMean")
 _PRECISION = ("QuantizeLinear", "DequantizeLinear")
 
-OPERATORS = frozenset(_ARITHMETIC + _LOGIC + _SHAPES + _LAYERS + _PRECISION)
+OPERATORS = frozenset(_ARITHMETIC + _LOGIC + _SHAPES + _LAYERS + _IMAGES + _PRECISION)
 """ONNX operators of a student; our own use about half of them."""
 
 NUMBERS_AT_MOST = 2**22
 """All that a student may compute for one row, in entries of tensors."""
+
+_DIVIDING = frozenset(("Div", "ReduceMean"))
+"""Of integers, some value or size could end the process."""
 
 _WHOLE = frozenset(("INT8", "UINT8", "INT32", "INT64"))
 _TYPES = _WHOLE | {"FLOAT", "DOUBLE", "BOOL"}
@@ -147,13 +151,17 @@ def _check_sizes(model: "onnx.ModelProto", num_columns: int) -> None:
                     "file alone, whatever the row: export it with fixed shapes"
                 )
             kind = TensorProto.DataType.Name(tensor.elem_type)
-            if kind not in _TYPES or (node.op_type == "Div" and kind in _WHOLE):
+            divides = node.op_type in _DIVIDING
+            if kind not in _TYPES or (divides and kind in _WHOLE):
                 raise PolicyRefusal(
                     f"student's {node.op_type} {name!r} gives {kind} and must give "
-                    f"{'FLOAT or DOUBLE' if node.op_type == 'Div' else ', '.join(sorted(_TYPES))}: "
-                    "export it so"
+                    f"{'FLOAT or DOUBLE' if divides else ', '.join(sorted(_TYPES))}: export it so"
                 )
             computed += math.prod(size.dim_value for size in sizes)
+            if node.op_type == "Conv":
+                # What onnxruntime copies for a convolution: each place's neighbourhood.
+                places = math.prod(size.dim_value for size in sizes[2:])
+                computed += places * math.prod(_weight_shape(model, tensors, node)[1:])
     if computed > NUMBERS_AT_MOST:
         raise PolicyRefusal(
             f"student computes {computed:,} numbers for a row and must compute at most "
@@ -188,6 +196,24 @@ def _tensors_of_one_row(model: "onnx.ModelProto", num_columns: int) -> dict[str,
             "onnx.checker accepts"
         ) from error
     return {each.name: each.type.tensor_type for each in (*found.value_info, *found.output)}
+
+
+def _weight_shape(model: "onnx.ModelProto", tensors: dict[str, Any], node: Any) -> list[int]:
+    """Sizes of a convolution's weights: of the file, or computed from it.
+
+    Raises:
+        PolicyRefusal: They are neither, such as the row itself.
+    """
+    name = node.input[1]
+    for stored in model.graph.initializer:
+        if stored.name == name:
+            return list(stored.dims)
+    if name in tensors and all(map(_is_known, tensors[name].shape.dim)):
+        return [size.dim_value for size in tensors[name].shape.dim]
+    raise PolicyRefusal(
+        f"student's Conv {node.output[0]!r} must have weights of a size that follows from the file "
+        "alone: export it so"
+    )
 
 
 def _is_known(size: Any) -> bool:

@@ -16,7 +16,7 @@ from fedistill.distill.target import build_ensemble
 from fedistill.errors import ConfigError, PolicyRefusal
 from fedistill.evaluate.metrics import score
 from fedistill.features import proxy_basis
-from fedistill.labels import LabelQuestion, probabilities
+from fedistill.labels import Floats, LabelQuestion, probabilities
 from fedistill.mechanisms import Mechanism, has_float_noise, mechanism_named, mechanism_names
 from fedistill.planner.public_rows import PublicRows
 from fedistill.planner.recommend import FAR_BEHIND, Advice, recommend
@@ -224,8 +224,12 @@ def _try(
     responses = [mechanism.response(question, each, world.proxy) for each in releases]
     ensemble = build_ensemble(releases, responses, basis)
     held_out = world.held_out
-    scores = score(probabilities(ensemble.label(held_out.rows)), held_out.labels)
     two = public.num_classes == 2
+
+    def scored(shares: Floats) -> float:
+        scores = score(shares, held_out.labels)
+        return (scores.auc if two else scores.accuracy) or 0.0
+
     variance = np.mean([response.noise_variance for response in responses], axis=0)
     # The real proxy set has all public rows.
     codes = np.zeros((len(public.rows.rows), public.num_classes - 1), np.int16)
@@ -233,8 +237,9 @@ def _try(
         mechanism=question.mechanism,
         epsilon=question.epsilon,
         draw=draw,
-        score=(scores.auc if two else scores.accuracy) or 0.0,
+        score=scored(probabilities(ensemble.label(held_out.rows))),
         chance=0.5 if two else float(np.bincount(held_out.labels).max() / len(held_out.labels)),
+        attainable=scored(world.truth),
         # A log-odd is the difference of two classes, each with this variance.
         noise_nats=float(np.sqrt(2 * (variance * basis.eigenvalues).sum())),
         bytes_up=len(encode_release(replace(releases[0], codes=codes))),

@@ -14,6 +14,9 @@ CONFIDENCE = 0.95
 FAR_BEHIND = 0.05
 """So far behind the best, a mechanism is no choice, however few draws say so."""
 
+LEAST_SIGNAL = 0.02
+"""Labels that let nobody score this much above chance count as if they did."""
+
 _MUCH_SMALLER = 0.9
 
 
@@ -22,12 +25,14 @@ class Advice:
     """A recommendation.
 
     Attributes:
-        mechanism: The one to use; None where none is better than guessing.
+        mechanism: The one to use; None where none is clearly better than guessing.
+        leader: The one of the best mean, whether that says something or not; "" without trials.
         tied: Others that these draws cannot tell from the best, best first.
         reason: Why, in sentences.
     """
 
     mechanism: str | None
+    leader: str
     tied: tuple[str, ...]
     reason: str
 
@@ -43,14 +48,18 @@ def recommend(trials: Sequence[Trial], epsilon: float, *, metric: str) -> Advice
     for trial in here:
         scores.setdefault(trial.mechanism, {})[trial.draw] = trial.score
     if not scores:
-        return Advice(mechanism=None, tied=(), reason="No mechanism could be tried.")
+        return Advice(mechanism=None, leader="", tied=(), reason="No mechanism could be tried.")
     means = {name: float(np.mean(list(by_draw.values()))) for name, by_draw in scores.items()}
     best = max(means, key=lambda name: means[name])
-    gains = [trial.score - trial.chance for trial in here if trial.mechanism == best]
-    if np.mean(gains) <= reach(np.array(gains)):
-        reason = f"No mechanism is clearly better than guessing at epsilon {epsilon:g}: expect "
-        reason += "nothing there; raise epsilon, or bring more rows or sites."
-        return Advice(mechanism=None, tied=(), reason=reason)
+    gains = np.array([_share_of_attainable(trial) for trial in here if trial.mechanism == best])
+    label = "AUC" if metric == "auc" else metric
+    if gains.mean() <= reach(gains):
+        reason = (
+            f"No mechanism is clearly better than guessing at epsilon {epsilon:g}; {best} leads "
+        )
+        reason += f"with a mean {label} of {means[best]:.3f}. Raise epsilon, bring more rows or "
+        reason += "sites, or give more --seconds."
+        return Advice(mechanism=None, leader=best, tied=(), reason=reason)
     tied = [name for name in scores if name == best or _alike(scores[best], scores[name])]
     tied.sort(key=lambda name: -means[name])
     facts = {trial.mechanism: trial for trial in here}
@@ -62,7 +71,6 @@ def recommend(trials: Sequence[Trial], epsilon: float, *, metric: str) -> Advice
 
     chosen = min(tied, key=order)
     others = tuple(name for name in tied if name != chosen)
-    label = "AUC" if metric == "auc" else metric
     reason = f"{chosen} has a mean {label} of {means[chosen]:.3f} at epsilon {epsilon:g}"
     if others:
         reason += f", which these draws cannot tell from {' and '.join(others)}"
@@ -74,7 +82,7 @@ def recommend(trials: Sequence[Trial], epsilon: float, *, metric: str) -> Advice
     if behind:
         second = max(behind, key=lambda name: means[name])
         reason += f" Next comes {second} with {means[second]:.3f}."
-    return Advice(mechanism=chosen, tied=others, reason=reason)
+    return Advice(mechanism=chosen, leader=best, tied=others, reason=reason)
 
 
 def standard_error(values: npt.NDArray[np.float64]) -> float:
@@ -91,6 +99,14 @@ def reach(values: npt.NDArray[np.float64]) -> float:
     if len(values) < 2:
         return float("inf")
     return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * standard_error(values)
+
+
+def _share_of_attainable(trial: Trial) -> float:
+    """What was learned, as a share of what the draw's labels let anyone learn.
+
+    Draws differ in how much that is, and that difference is no doubt about the mechanism.
+    """
+    return (trial.score - trial.chance) / max(trial.attainable - trial.chance, LEAST_SIGNAL)
 
 
 def _alike(best: dict[int, float], other: dict[int, float]) -> bool:

@@ -41,11 +41,13 @@ class World:
         proxy: Public rows to label.
         sites: Rows in the place of private ones.
         held_out: Labelled public rows that are in neither.
+        truth: Class probabilities of these by whatever labelled the sites.
     """
 
     proxy: ProxySet
     sites: tuple[LabelledRows, ...]
     held_out: LabelledRows
+    truth: Floats
 
 
 def draw_world(public: PublicRows, *, draw: int, num_sites: int, num_rows: int) -> World:
@@ -66,9 +68,8 @@ def draw_world(public: PublicRows, *, draw: int, num_sites: int, num_rows: int) 
     labeller = _labeller(public, kept, draw)
     sampled = resample(rows[kept], num_sites * num_rows, random)
     labels = draw_labels(labeller(sampled), random)
-    held_labels = (
-        draw_labels(labeller(rows[held]), random) if public.labels is None else public.labels[held]
-    )
+    truth = labeller(rows[held])
+    held_labels = draw_labels(truth, random) if public.labels is None else public.labels[held]
     proxy = ProxySet(schema=schema, rows=rows[kept[:MOST_PROXY_ROWS]])
     return World(
         proxy=proxy,
@@ -77,6 +78,7 @@ def draw_world(public: PublicRows, *, draw: int, num_sites: int, num_rows: int) 
             for site in range(num_sites)
         ),
         held_out=_labelled(proxy, rows[held], held_labels, public.num_classes),
+        truth=truth,
     )
 
 

@@ -11,7 +11,11 @@ assert flwr.serverapp  # sets the logger's level when imported
 
 @pytest.fixture(autouse=True)
 def quiet_flower():
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(before)  # other tests read its lines
 
 
 @pytest.fixture(scope="session")

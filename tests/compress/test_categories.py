@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from fedistill.compress import Compression, compress, load_student, predict_file
 from fedistill.compress.export import export_student
+from fedistill.compress.settings import Settings
 from fedistill.data import ProxySet, numbers
 from fedistill.data.schema import ColumnSchema, Kind
 from fedistill.distill.encoding import Rows
@@ -71,8 +72,7 @@ def made(student, proxy, target, tmp_path_factory) -> Compression:
         proxy,
         target,
         classes=("no", "yes"),
-        prune_ratio=0.25,
-        int8=True,
+        settings=Settings(prune_ratio=0.25, quantize="int8"),
         directory=tmp_path_factory.mktemp("categories"),
         seed=0,
     )

@@ -6,7 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from fedistill.compress.export import export_student
-from fedistill.compress.gate import Candidate, Stage, _reason, expected_auc, judge
+from fedistill.compress.gate import NO_BOUNDS, Candidate, Stage, expected_auc, judge, reason_of
 from fedistill.compress.quantize import quantize_file
 
 
@@ -82,6 +82,7 @@ STAGE = Stage(
     shipped=False,
     parameters=100,
     bytes=1000,
+    bytes_deflated=900,
     metric=0.8,
     agreement=1.0,
     latency_ms_batch_1=0.1,
@@ -92,8 +93,8 @@ STAGE = Stage(
 def test_the_reason_for_a_shipped_file_also_names_what_the_others_missed():
     pruned = replace(STAGE, stage="pruned", bytes=500, metric=0.799, agreement=0.995)
     int8 = replace(STAGE, stage="quantized", bytes=250, metric=0.7, agreement=0.95)
-    misses = {1: [], 2: ["agreement 0.9500 is below 0.99"]}
-    assert _reason([STAGE, pruned, int8], 1, misses) == (
+    misses = [(), (), ("agreement 0.9500 is below 0.99",)]
+    assert reason_of([STAGE, pruned, int8], 1, misses, NO_BOUNDS, met=True) == (
         "Shipped the pruned file, 2.0 times smaller than the float student, as the smallest that "
         "passes the gate (agreement 0.9950, AUC change -0.0010); the quantized file was rejected "
         "(agreement 0.9500 is below 0.99)."

@@ -1,5 +1,6 @@
 """Students of images, pruned, quantized, exported and rebuilt."""
 
+import copy
 import json
 from functools import partial
 from pathlib import Path
@@ -10,14 +11,21 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from fedistill.compress import candidates as making
 from fedistill.compress import compress, load_student, predict_file
 from fedistill.compress import pipeline as compress_pipeline
-from fedistill.compress.export import export_student
-from fedistill.compress.prune_network import prune_network
+from fedistill.compress.export import check_exportable, describe, export_student
+from fedistill.compress.prune_heads import narrow_transformer
+from fedistill.compress.prune_network import prune_network, why_not_pruned
+from fedistill.compress.qat import train_quantized
+from fedistill.compress.quantize import quantize_file
+from fedistill.compress.settings import Settings
 from fedistill.data import ProxySet, numbers
 from fedistill.distill.image_trainer import ImageRecipe, distil_images
 from fedistill.distill.network_students import NetworkStudent, make_student
+from fedistill.distill.networks import folded, shape_like, with_folded
 from fedistill.distill.students import predict_probabilities
+from fedistill.errors import ConfigError
 from fedistill.labels import EnsembleTarget
 
 CLASSES = tuple("0123456789")
@@ -74,7 +82,7 @@ def test_pruning_takes_its_share_of_channels_and_keeps_the_answers(name, digits)
 def test_all_candidates_are_made_and_the_files_answer_alike(
     name, digits, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(compress_pipeline, "prune_network", quickly)
+    monkeypatch.setattr(making, "prune_network", quickly)
     proxy, target = digits
     student = trained(name, digits)
     done = compress(
@@ -82,8 +90,7 @@ def test_all_candidates_are_made_and_the_files_answer_alike(
         proxy,
         target,
         classes=CLASSES,
-        prune_ratio=0.5,
-        int8=True,
+        settings=Settings(prune_ratio=0.5, quantize="int8"),
         directory=tmp_path,
         seed=0,
     )
@@ -107,7 +114,7 @@ def test_convolutions_are_integers_in_a_quantized_file(digits, tmp_path: Path) -
     export_student(student, path, schema=digits[0].schema, classes=CLASSES)
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(path).graph.node}
     quantized = tmp_path / "cnn.int8.onnx"
-    compress_pipeline.quantize_file(path, quantized, digits[0].rows, reduce_range=True)
+    quantize_file(path, quantized, digits[0].rows, reduce_range=True)
     graph = onnx.load(quantized).graph
     dequantized = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
     types = {each.name: each.data_type for each in graph.initializer}
@@ -117,7 +124,7 @@ def test_convolutions_are_integers_in_a_quantized_file(digits, tmp_path: Path) -
 
 
 def test_a_pruned_student_is_rebuilt_from_its_files(digits, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(compress_pipeline, "prune_network", quickly)
+    monkeypatch.setattr(making, "prune_network", quickly)
     monkeypatch.setattr(compress_pipeline, "judge", _ship("pruned"))
     proxy, target = digits
     student = trained("resnet", digits, epochs=2)
@@ -126,8 +133,7 @@ def test_a_pruned_student_is_rebuilt_from_its_files(digits, tmp_path: Path, monk
         proxy,
         target,
         classes=CLASSES,
-        prune_ratio=0.3,
-        int8=False,
+        settings=Settings(prune_ratio=0.3, quantize="none"),
         directory=tmp_path,
         seed=0,
     )
@@ -140,22 +146,134 @@ def test_a_pruned_student_is_rebuilt_from_its_files(digits, tmp_path: Path, monk
     )
 
 
+def normed(num_inputs: int, num_classes: int) -> torch.nn.Module:
+    layers = torch.nn.Linear(num_inputs, 12), torch.nn.LayerNorm(12), torch.nn.ReLU()
+    return torch.nn.Sequential(*layers, torch.nn.Linear(12, num_classes))
+
+
+class Folding(torch.nn.Module):
+    """Its width is written into it."""
+
+    def __init__(self, num_inputs: int, num_classes: int) -> None:
+        super().__init__()
+        self.wide, self.out = torch.nn.Linear(num_inputs, 32), torch.nn.Linear(16, num_classes)
+
+    def forward(self, rows):
+        return self.out(self.wide(rows).reshape(-1, 2, 16).mean(dim=1))
+
+
+class Unusual(torch.nn.Module):
+    """It computes what ONNX has no operator for."""
+
+    def __init__(self, num_inputs: int, num_classes: int) -> None:
+        super().__init__()
+        self.out = torch.nn.Linear(num_inputs, num_classes)
+
+    def forward(self, rows):
+        return torch.special.i0e(self.out(rows))
+
+
+def test_an_operator_that_onnx_has_not_is_named(digits, tmp_path: Path) -> None:
+    student = make_student(f"{__name__}:Unusual", digits[0], num_classes=10)
+    with pytest.raises(
+        ConfigError, match=r"has the operator '\w+\.\w*i0e', which cannot be exported"
+    ):
+        check_exportable(student)
+
+
+def test_heads_and_wide_layers_go_and_a_pruned_transformer_is_rebuilt(digits) -> None:
+    student = trained("vit", digits, epochs=2)
+    pruned = quickly(student, digits[0].rows, prune_ratio=0.5, seed=0)
+    block, before = pruned.body.blocks[0], student.body.blocks[0]
+    assert block.query.out_features == block.key.out_features == before.query.out_features // 2
+    assert block.out.in_features == before.out.in_features // 2
+    assert block.out.out_features == before.out.out_features
+    assert block.wide[0].out_features == before.wide[0].out_features // 2
+    rebuilt = make_student("vit", digits[0], num_classes=10)
+    shape_like(rebuilt, pruned.state_dict())
+    rebuilt.load_state_dict(pruned.state_dict())
+    rows = digits[0].rows[:50]
+    np.testing.assert_array_equal(
+        predict_probabilities(rebuilt.eval(), rows), predict_probabilities(pruned, rows)
+    )
+
+
+def test_the_weakest_head_goes_first(digits) -> None:
+    student = trained("vit", digits, epochs=1)
+    block = student.body.blocks[1]
+    with torch.no_grad():
+        for part in (block.query, block.key, block.value):
+            part.weight[16:32] = 0
+        block.out.weight[:, 16:32] = 0
+    pruned = copy.deepcopy(student)
+    narrow_transformer(pruned.body, student.body, share=0.25, prune_by="group-l1")
+    kept = torch.cat([block.query.weight[:16], block.query.weight[32:]])
+    assert torch.equal(pruned.body.blocks[1].query.weight, kept)
+
+
+def test_one_s_own_network_of_known_layers_is_pruned(digits) -> None:
+    student = _own(digits[0])
+    assert why_not_pruned(student) is None
+    pruned = quickly(student, digits[0].rows, prune_ratio=0.5, seed=0)
+    assert pruned.body.network[0].out_features == 4
+    assert pruned.body.network[2].out_features == 10
+
+
+def test_a_network_computes_the_same_from_its_folded_weights(digits) -> None:
+    student = trained("resnet", digits, epochs=1)
+    again = with_folded(student.body, folded(student.body).state_dict())
+    images = student.encoding(torch.tensor(digits[0].rows[:20]))
+    torch.testing.assert_close(again(images), student.body(images), atol=1e-4, rtol=1e-4)
+
+
+def test_trained_rounding_of_convolutions_ends_in_weights_that_are_rebuilt(digits) -> None:
+    student = trained("cnn", digits, epochs=4)
+    rows = digits[0].rows
+    qat = train_quantized(student, rows, teacher=student, reduce_range=True, seed=0, steps=20)
+    assert qat.state_dict().keys() == student.state_dict().keys()
+    says, said = (predict_probabilities(each, rows).argmax(axis=1) for each in (qat, student))
+    assert (says == said).mean() > 0.9
+
+
+def test_the_file_of_an_image_student_says_its_shape_and_the_manifest_its_pixels(
+    digits, tmp_path: Path
+) -> None:
+    student = trained("cnn", digits, epochs=1)
+    path = tmp_path / "cnn.onnx"
+    export_student(student, path, schema=digits[0].schema, classes=CLASSES)
+    properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert json.loads(properties["columns"]) == {
+        "pixels": {"channels": 1, "side": 8},
+        "kind": "number",
+    }
+    described = describe(student, schema=digits[0].schema, classes=CLASSES)
+    assert [column["name"] for column in described["columns"]] == list(digits[0].columns)
+    np.testing.assert_allclose(
+        predict_file(path, digits[0].rows),
+        predict_probabilities(student, digits[0].rows),
+        atol=1e-4,
+    )
+
+
 @pytest.mark.parametrize(
-    ("name", "why"),
-    [("vit", "Channels of a vit are not pruned"), (OWN, f"Channels of {OWN} are not pruned")],
+    ("factory", "why"),
+    [
+        ("normed", "its LayerNorm '1' is no layer whose channels can go"),
+        ("Folding", "without some of them it does not work (RuntimeError"),
+    ],
 )
 def test_who_cannot_be_pruned_ships_otherwise_and_the_manifest_says_why(
-    name, why, digits, tmp_path: Path
+    factory, why, digits, tmp_path: Path
 ) -> None:
     proxy, target = digits
-    student = trained(name, digits, epochs=2) if name == "vit" else _own(proxy)
+    name = f"{__name__}:{factory}"
+    student = make_student(name, proxy, num_classes=10).eval()
     done = compress(
         student,
         proxy,
         target,
         classes=CLASSES,
-        prune_ratio=0.5,
-        int8=True,
+        settings=Settings(prune_ratio=0.5, quantize="int8"),
         directory=tmp_path,
         seed=0,
     )
@@ -183,8 +301,8 @@ def _ship(stage: str):
 
     from fedistill.compress.gate import judge
 
-    def judged(candidates, rows, target):
-        verdict = judge(candidates, rows, target)
+    def judged(candidates, rows, target, bounds):
+        verdict = judge(candidates, rows, target, bounds)
         index = [each.stage for each in verdict.stages].index(stage)
         return replace(verdict, shipped=index)
 

@@ -13,16 +13,14 @@ def test_half_of_the_channels_go_and_the_answers_stay(case):
     assert pruned.hidden == (10, 6)
     assert pruned.num_classes == 3
     before, after = (predict_probabilities(s, case.rows) for s in (case.student, pruned))
-    assert np.mean(before.argmax(axis=1) == after.argmax(axis=1)) > 0.93
+    assert np.mean(before.argmax(axis=1) == after.argmax(axis=1)) > 0.9  # half of the codes go, too
 
 
-def test_the_original_student_and_the_encoding_are_left_as_they_were(case):
+def test_the_original_student_is_left_as_it_was(case):
     before = {name: tensor.clone() for name, tensor in case.student.state_dict().items()}
-    pruned = prune_student(case.student, case.rows, prune_ratio=0.2, seed=0, **QUICK)
+    prune_student(case.student, case.rows, prune_ratio=0.2, seed=0, **QUICK)
     for name, tensor in case.student.state_dict().items():
         assert torch.equal(tensor, before[name])
-    for name, tensor in pruned.encoding.state_dict().items():
-        assert torch.equal(tensor, before[f"encoding.{name}"])
 
 
 def test_a_ratio_of_zero_prunes_nothing(case):

@@ -6,7 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from fedistill.compress.export import export_student
-from fedistill.compress.gate import _session, predict
+from fedistill.compress.gate import predict, session_of
 from fedistill.compress.quantize import needs_reduced_range, quantize_file
 
 
@@ -27,7 +27,7 @@ def quantized(request, case, source):
 def test_reduced_range_keeps_answers_on_every_cpu(case, source, tmp_path):
     path = tmp_path / "int8.onnx"
     quantize_file(source, path, case.rows, reduce_range=True)
-    before, after = (predict(_session(file), case.rows) for file in (source, path))
+    before, after = (predict(session_of(file), case.rows) for file in (source, path))
     assert np.mean(before.argmax(axis=1) == after.argmax(axis=1)) > 0.98
     assert np.abs(before - after).mean() < 0.02
 

@@ -270,3 +270,21 @@ def test_missing_and_too_many_sites(tmp_path: Path) -> None:
     path = npz(tmp_path, X=np.ones((1001, 1)), y=np.arange(1001) % 2, silo=np.arange(1001))
     message = refusal(path, site_column="silo")
     assert "has 1001 distinct values and must have at most 1000 sites" in message
+
+
+IMAGES = np.zeros((4, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"x_test": np.zeros((4, 64))}, "array 'x_test' of shape (4, 64)"),
+        ({"x_test": np.zeros((4, 9, 9))}, "have 64 pixels and those of 'x_test' 81"),
+        ({"y_test": np.zeros(3, int)}, "array 'y_test' has 3 labels"),
+    ],
+)
+def test_an_image_set_whose_arrays_do_not_fit(
+    tmp_path: Path, changed: dict[str, Any], named: str
+) -> None:
+    whole = {"x_train": IMAGES, "y_train": np.arange(4), "x_test": IMAGES, "y_test": np.arange(4)}
+    assert named in refusal(npz(tmp_path, **(whole | changed)))

@@ -158,6 +158,26 @@ def test_npz_without_names_numbers_its_columns(tmp_path: Path) -> None:
     assert np.array_equal(rows_of(table), [[1, np.nan], [3, 4]], equal_nan=True)
 
 
+@pytest.mark.parametrize("channels", [0, 3])
+def test_an_image_set_as_keras_stores_it_becomes_one_column_a_pixel(
+    tmp_path: Path, channels: int
+) -> None:
+    shape = (8, 8, channels) if channels else (8, 8)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, *shape)).astype(np.uint8)
+    path = tmp_path / "images.npz"
+    labels = np.array([0, 1, 0, 1, 1])
+    np.savez(path, x_train=pixels[:3], y_train=labels[:3], x_test=pixels[3:], y_test=labels[3:])
+    table = load_table(str(path))
+    rows = rows_of(table)
+    assert rows.shape == (5, 64 * max(channels, 1))
+    assert table.labels.tolist() == labels.tolist()
+    # All of one channel, line by line, before the next.
+    expected = pixels[4, 2, 3].ravel()
+    assert rows[4, [64 * each + 2 * 8 + 3 for each in range(len(expected))]].tolist() == list(
+        expected
+    )
+
+
 def test_parquet_reads_every_numeric_type(tmp_path: Path) -> None:
     path = tmp_path / "types.parquet"
     columns = {

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedistill.data import ProxySet, numbers
@@ -151,8 +151,7 @@ def test_the_fit_depends_on_the_set_of_rows_not_on_their_order(rows):
         torch.testing.assert_close(buffer, other.state_dict()[name], rtol=1e-5, atol=1e-5)
 
 
-@pytest.fixture
-def mixed() -> ProxySet:
+def mixed_proxy() -> ProxySet:
     """A number, a city that is sometimes missing, another number and a sex."""
     random = np.random.default_rng(2)
     rows = np.stack(
@@ -166,6 +165,11 @@ def mixed() -> ProxySet:
     ).astype(np.float32)
     first, second = numbers(("age", "income"))
     return ProxySet(schema=(first, CITY, second, SEX), rows=rows)
+
+
+@pytest.fixture
+def mixed() -> ProxySet:
+    return mixed_proxy()
 
 
 def odd_rows(proxy: ProxySet) -> np.ndarray:
@@ -210,3 +214,15 @@ def test_tables_without_categories_have_no_expansion(rows):
     encoding = fit(rows)
     assert len(encoding.expand_column) == len(encoding.expand_code) == 0
     assert encoding.num_columns == rows.shape[1]
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_only_some_codes_are_those_codes_of_the_same_rows(data) -> None:
+    proxy = mixed_proxy()
+    whole = TabularEncoding.fit(proxy)
+    codes = sorted(data.draw(st.sets(st.integers(0, whole.width - 1), min_size=1)))
+    some = whole.only(codes)
+    rows = odd_rows(proxy)
+    assert (some.width, some.num_columns) == (len(codes), whole.num_columns)
+    np.testing.assert_array_equal(encode(some, rows), encode(whole, rows)[:, codes])

@@ -94,6 +94,42 @@ def test_transforms_matter_and_can_be_left_out() -> None:
     assert not same(trained(QUICK), trained(replace(QUICK, views=None)))
 
 
+def test_all_images_unmoved_are_as_good_as_no_transforms() -> None:
+    """One draws transforms and throws them away, so orders differ: both learn the images alone."""
+    shown: list[Tensor] = []
+
+    class Seen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network()
+
+        def forward(self, images: Tensor) -> Tensor:
+            shown.append(images)
+            logits: Tensor = self.network(images)
+            return logits
+
+    images, labels = digits(96)
+    distil_images(Seen(), images, torch.eye(10)[labels], seed=0, recipe=replace(QUICK, unmoved=1.0))
+    known = {image.numpy().tobytes() for image in images}
+    assert {image.numpy().tobytes() for batch in shown for image in batch} == known
+    half = [*shown]
+    shown.clear()
+    distil_images(Seen(), images, torch.eye(10)[labels], seed=0, recipe=replace(QUICK, unmoved=0.5))
+    still = sum(image.numpy().tobytes() in known for batch in shown[: len(half)] for image in batch)
+    assert still > 0.25 * 192
+
+
+def test_what_is_kept_knows_images_as_they_are() -> None:
+    """Each BatchNorm has the statistics of what comes to it when images are shown unmoved."""
+    images, _ = digits(96)
+    student = trained(QUICK)
+    (first, norm) = next(iter(student.children()))
+    with torch.no_grad():
+        variance, mean = torch.var_mean(first(images), dim=(0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, mean, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(norm.running_var, variance, atol=1e-5, rtol=1e-4)
+
+
 @given(
     rows=st.lists(st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3), min_size=1, max_size=5),
     power=st.floats(1, 6),
@@ -131,6 +167,7 @@ def test_enough_epochs_make_the_steps_and_hardly_more(num_images: int, steps: in
         ("steps", 0),
         ("self_training", 1.5),
         ("begin", -0.1),
+        ("unmoved", 1.1),
         ("sharpness", 0.5),
         ("target_power", float("inf")),
     ],

@@ -43,7 +43,7 @@ def test_any_square_image_gets_a_logit_a_class(
     assert network(name, shape, num_classes).eval()(images).shape == (2, num_classes)
 
 
-@every_network
+@pytest.mark.parametrize("name", ["cnn", "resnet", "vit"])
 def test_networks_are_small(name: str) -> None:
     digits = network(name, ImageShape(channels=1, side=28), 10)
     assert 20_000 < sum(each.numel() for each in digits.parameters()) < 250_000
@@ -57,7 +57,7 @@ def test_an_image_does_not_change_the_answer_to_another(name: str) -> None:
         torch.testing.assert_close(trained(images)[:1], trained(images[:1]), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet"])
+@pytest.mark.parametrize("name", ["cnn", "resnet", "encoder"])
 def test_folding_leaves_answers_and_no_batch_norm(name: str) -> None:
     trained = used(name)
     images = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(2))

@@ -82,7 +82,7 @@ def test_an_mlp_learns_as_it_did_before_there_were_others(digits: ProxySet, monk
     [
         Learning(student=OWN),
         # What a moved image is, a function drawn at random does not tell.
-        Learning(student="cnn", augmentation="none", self_training=0, epochs=150),
+        Learning(student="cnn", augmentation="none", folds=0, epochs=150),
     ],
 )
 def test_a_student_comes_to_agree_with_the_ensemble(digits: ProxySet, learning: Learning) -> None:
@@ -110,10 +110,26 @@ def test_labels_are_spread_when_asked_and_seen_by_the_student(digits, monkeypatc
         taught.append(targets.numpy())
 
     monkeypatch.setattr(training, "distil_images", remember)
-    learning = Learning(student="cnn")
+    learning = Learning(student="cnn", folds=0)
     for each in (learning, replace(learning, label_propagation=True)):
         distil(digits, ensemble, each, seed=0)
     as_it_is, spread = taught
     np.testing.assert_allclose(as_it_is, ensemble.target.probabilities, atol=1e-6)
     assert np.abs(spread - as_it_is).max() > 0.05
     np.testing.assert_allclose(spread.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "folds", "checked"), [(300, 3, True), (300, 0, False), (29, 3, False)]
+)
+def test_labels_are_checked_where_folds_are_asked_for_and_images_suffice(
+    digits, monkeypatch, rows: int, folds: int, checked: bool
+) -> None:
+    few = replace(digits, rows=digits.rows[:rows])
+    ensemble, called = ensemble_of(few, 3), []
+    monkeypatch.setattr(training, "distil_images", lambda *_, **named: called.append(None))
+    monkeypatch.setattr(
+        training, "distil_cross_fitted", lambda *_, **named: called.append(named["crossing"].folds)
+    )
+    distil(few, ensemble, Learning(student="cnn", folds=folds), seed=0)
+    assert called == [folds if checked else None]

@@ -30,6 +30,18 @@ def test_the_learner_that_ranks_better_on_the_site_is_chosen(rule, learner):
     np.testing.assert_allclose(answer.sum(axis=1), 1)
 
 
+def test_of_many_columns_boosting_is_not_tried(monkeypatch):
+    monkeypatch.setattr(local, "_boosted", lambda *_: pytest.fail("tried"))
+    rows = np.random.default_rng(0).normal(size=(60, local.MOST_COLUMNS_TO_BOOST + 1))
+    labels = (rows[:, 0] > 0).astype(np.int64)
+    answer = local_model(
+        rows.astype(np.float32), labels, rows[:9].astype(np.float32), num_classes=2
+    )
+    assert ((answer[:, 1] > 0.5) == labels[:9]).mean() > 0.8
+    with pytest.raises(pytest.fail.Exception):
+        local_model(rows[:, :5].astype(np.float32), labels, rows[:9, :5], num_classes=2)
+
+
 def test_same_rows_give_the_same_answer():
     rows, labels = _rows(2, 90, "linear")
     answers = [local_model(rows, labels, rows, num_classes=2) for _ in range(2)]

@@ -1,6 +1,7 @@
 import numpy as np
 
 from fedistill.data.schema import ColumnSchema, Kind, numbers
+from fedistill.evaluate import reference
 from fedistill.evaluate.metrics import score
 from fedistill.evaluate.reference import central_reference
 
@@ -67,3 +68,15 @@ def test_a_column_without_a_value_is_left_aside():
     test_rows[:, 2] = np.nan
     same = central_reference(rows, labels, test_rows, num_classes=2, schema=NUMBERS)
     np.testing.assert_array_equal(answer, same)
+
+
+def test_of_a_wide_table_the_model_sees_fewer_rows_of_all_kinds(monkeypatch):
+    """Rows that are sorted by class: a first part of them would know one class alone."""
+    rows, labels = _rows(5, 400)
+    order = np.argsort(labels, kind="stable")
+    test_rows, test_labels = _rows(6, 300)
+    whole = central_reference(rows, labels, test_rows, num_classes=2, schema=NUMBERS)
+    monkeypatch.setattr(reference, "MOST_NUMBERS", 3 * 120)
+    part = central_reference(rows[order], labels[order], test_rows, num_classes=2, schema=NUMBERS)
+    assert not np.array_equal(part, whole)
+    assert score(part, test_labels).auc > 0.75

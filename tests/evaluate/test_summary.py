@@ -39,7 +39,7 @@ def test_file_has_the_keys_that_programs_rely_on(summary, tmp_path):
     }  # fmt: skip
     assert set(written["compression"][0]) == {
         "stage", "precision", "shipped", "parameters", "bytes", "metric", "agreement",
-        "latency_ms_batch_1", "latency_ms_batch_256",
+        "latency_ms_batch_1", "latency_ms_batch_256", "bytes_deflated",
     }  # fmt: skip
     assert written["timings"]["labels"] == 38.9
     assert written["config"]["secure-aggregation"] is False

@@ -108,6 +108,19 @@ def test_a_row_that_the_encoder_cannot_read_has_no_features() -> None:
     assert fitted.transform(rows[:0]).shape == (0, fitted.num_features)
 
 
+def test_features_of_the_latest_tables_are_remembered_and_cannot_be_written_to() -> None:
+    fitted = fit_embedding_map(proxy_with("tests.encoders:pooled", images()))
+    first = fitted.transform(images())
+    assert fitted.transform(images().copy()) is first
+    with pytest.raises(ValueError, match="read-only"):
+        first[0, 0] = 1
+    for number in range(1, 5):
+        fitted.transform(images()[number:])
+    again = fitted.transform(images())
+    assert again is not first
+    np.testing.assert_array_equal(again, first)
+
+
 def test_an_onnx_file_is_known_by_its_bytes_wherever_it_lies(tmp_path, cnn) -> None:
     copy = shutil.copy(cnn, tmp_path / "copy.onnx")
     other = write_linear(tmp_path / "other.onnx", 64)

@@ -18,6 +18,7 @@ def test_the_keys_reach_the_training() -> None:
             "label-propagation": True,
             "self-training": 0.2,
             "student-epochs": 7,
+            "cross-fit-folds": 5,
         }
     )
     learning = learning_of(config)
@@ -26,7 +27,7 @@ def test_the_keys_reach_the_training() -> None:
         "none",
         True,
     )
-    assert (learning.self_training, learning.epochs) == (0.2, 7)
+    assert (learning.self_training, learning.epochs, learning.folds) == (0.2, 7, 5)
 
 
 def test_a_student_that_does_not_fit_is_refused_before_a_run(tmp_path) -> None:

@@ -45,13 +45,16 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def loggers(monkeypatch) -> None:
-    """Handlers that a test adds go with it."""
+def loggers(monkeypatch) -> Iterator[None]:
+    """Handlers and levels that a test sets go with it."""
+    levels = {name: logging.getLogger(name).level for name in ("fedistill", "flwr")}
     for name in ("fedistill", "flwr"):
         logger = logging.getLogger(name)
         monkeypatch.setattr(logger, "handlers", list(logger.handlers))
         monkeypatch.setattr(logger, "propagate", logger.propagate)
-        monkeypatch.setattr(logger, "level", logger.level)
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)  # which forgets what loggers remember of levels
 
 
 def mark_rows(site: Site) -> None:

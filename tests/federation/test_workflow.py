@@ -287,6 +287,7 @@ def test_summary_json_keeps_its_keys(config) -> None:
             "shipped",
             "parameters",
             "bytes",
+            "bytes_deflated",
             "metric",
             "agreement",
             "latency_ms_batch_1",

@@ -1,11 +1,19 @@
 """A student that a server sent: only what treats each row by itself is run."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from fedistill.compress import compress
-from fedistill.distill.network_students import make_student
+from fedistill.compress.export import export_student
+from fedistill.compress.quantize import quantize_file
+from fedistill.compress.settings import Settings
+from fedistill.data import numbers
+from fedistill.distill.network_students import Scaled, make_student, network_student
 from fedistill.errors import PolicyRefusal
+from fedistill.features.images import ImageShape
 from fedistill.labels import EnsembleTarget
 from fedistill.mechanisms.sent_student import read_student, student_sha256, student_to_bytes
 from tests import scored_students
@@ -51,6 +59,8 @@ def test_what_may_treat_a_row_by_others_or_by_chance_is_refused(model, words: st
         (scored_students.with_many_numbers, "computes 16,777,216 numbers for a row"),
         (scored_students.with_false_sizes, "computes 16,777,216 numbers for a row"),
         (scored_students.with_text, "Cast 'text' gives STRING and must give"),
+        (scored_students.with_a_wide_convolution, "and must compute at most 4,194,304"),
+        (scored_students.with_a_mean_of_integers, "ReduceMean 'mean' gives INT64 and must give"),
     ],
 )
 def test_what_might_end_the_agent_on_some_row_is_refused(model, words: str) -> None:
@@ -72,8 +82,7 @@ def test_shipped_students_may_be_scored(tmp_path, quantize: str, num_classes: in
         proxy,
         target,
         classes=tuple("abcd"[:num_classes]),
-        prune_ratio=0.0,
-        int8=quantize == "int8",
+        settings=Settings(prune_ratio=0.0, quantize=quantize),
         directory=tmp_path,
         seed=0,
     )
@@ -82,6 +91,35 @@ def test_shipped_students_may_be_scored(tmp_path, quantize: str, num_classes: in
         read_student(
             sent, student_sha256(sent), num_classes=num_classes, num_columns=len(proxy.columns)
         )
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("name", ["cnn", "resnet", "encoder"])
+def test_students_of_images_may_be_scored(tmp_path, name: str, quantized: bool) -> None:
+    sent = student_to_bytes(image_student(name, tmp_path, quantized), even_edges())
+    student = read_student(sent, student_sha256(sent), num_classes=2, num_columns=64)
+    answered = student.answer(np.ones((1, 64), np.float32))
+    assert answered.shape == (1, 2)
+    assert answered.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_layers_of_a_transformer_are_refused(tmp_path) -> None:
+    sent = student_to_bytes(image_student("vit", tmp_path, quantized=False), even_edges())
+    with pytest.raises(PolicyRefusal, match="LayerNormalization"):
+        read_student(sent, student_sha256(sent), num_classes=2, num_columns=64)
+
+
+def image_student(name: str, folder: Path, quantized: bool) -> bytes:
+    """An untrained student of 8 by 8 pixels as it ships."""
+    scaled = Scaled(torch.zeros(64), torch.ones(64), ImageShape(channels=1, side=8))
+    schema = numbers(f"x{j}" for j in range(64))
+    path, smaller = folder / "student.onnx", folder / "student.int8.onnx"
+    export_student(network_student(name, scaled, 2).eval(), path, schema=schema, classes=("a", "b"))
+    if not quantized:
+        return path.read_bytes()
+    rows = np.random.default_rng(0).normal(size=(32, 64)).astype(np.float32)
+    quantize_file(path, smaller, rows, reduce_range=True)
+    return smaller.read_bytes()
 
 
 def test_another_file_than_the_question_names_is_refused() -> None:

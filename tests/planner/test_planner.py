@@ -113,6 +113,7 @@ def trial(mechanism: str, draw: int, score: float, **changes: object) -> Trial:
         draw=draw,
         score=score,
         chance=0.5,
+        attainable=0.95,
         noise_nats=1.0,
         bytes_up=1000,
         seconds=1.0,
@@ -147,6 +148,15 @@ def test_none_is_advised_where_none_beats_guessing() -> None:
     advice = recommend(trials("a", 0.52, 0.47, 0.53), 1.0, metric="auc")
     assert advice.mechanism is None
     assert "guessing" in advice.reason
+
+
+def test_tasks_of_unlike_difficulty_are_no_doubt_about_a_mechanism() -> None:
+    some = [
+        trial("a", draw, 0.5 + 0.9 * signal, attainable=0.5 + signal)
+        for draw, signal in enumerate((0.04, 0.45, 0.1))
+    ]
+    # As plain gains, 0.18 with Student's reach of 0.49, these would say nothing.
+    assert recommend(some, 1.0, metric="auc").mechanism == "a"
 
 
 def test_three_draws_that_hardly_differ_are_a_tie() -> None:

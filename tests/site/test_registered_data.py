@@ -44,6 +44,7 @@ def charge(site: Site) -> None:
             delta=1e-5,
             num_classes=2,
             proxy_sha256=proxy.sha256,
+            server_key=policy.server_key,
         )
     )
 

@@ -10,6 +10,7 @@ from fedistill.evaluate.summary import Stage, Summary
 _LETTER = 7.0
 _LINE = 16.0
 _CLEAR = 9.0
+_MOST_NAMES = 6
 _BEFORE = {"start": 0.0, "middle": 0.5, "end": 1.0}
 
 
@@ -108,12 +109,17 @@ def _front_plot(
     ]
     # The label of the shipped file chooses its place first.
     order = sorted(range(len(stages)), key=lambda index: not stages[index][0].shipped)
-    names = [stages[index][0].stage for index in order]
+    # Among many points only those that matter are named.
+    many = len(stages) > _MOST_NAMES
+    named = [
+        not many or is_best or each[0].shipped for is_best, each in zip(best, stages, strict=True)
+    ]
+    names = [stages[index][0].stage if named[index] else "" for index in order]
     spots = _labels(names, places, order, (left, right, top, bottom))
     labels = [spot for _, spot in sorted(zip(order, spots, strict=True))]
     points = tuple(
         FrontPoint(
-            label=stage.stage,
+            label=stage.stage if has_name else "",
             title=f"{stage.stage}: {words}, gate metric {wording.fraction(stage.metric)}",
             shipped=stage.shipped,
             optimal=is_best,
@@ -123,8 +129,8 @@ def _front_plot(
             label_y=label[1],
             anchor=label[2],
         )
-        for (stage, _, words), is_best, place, label in zip(
-            stages, best, places, labels, strict=True
+        for (stage, _, words), is_best, has_name, place, label in zip(
+            stages, best, named, places, labels, strict=True
         )
     )
     return FrontPlot(

@@ -1,8 +1,11 @@
+from xml.etree import ElementTree
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedistill.evaluate.charts.front import front_plots, optimal
+from fedistill.evaluate.report import write_fronts
 from fedistill.evaluate.summary import Stage
 
 
@@ -49,3 +52,23 @@ def test_stage_without_a_metric_is_left_out_and_no_stage_draws_nothing(summary):
     )
     assert len(front_plots(summary.model_copy(update={"compression": untimed}))) == 1
     assert front_plots(summary.model_copy(update={"compression": ()})) == ()
+
+
+def test_the_image_of_the_fronts_is_well_formed_and_names_the_shipped_file(summary, tmp_path):
+    write_fronts(summary, tmp_path / "pareto.svg")
+    root = ElementTree.parse(tmp_path / "pareto.svg").getroot()  # noqa: S314, our own file
+    texts = ["".join(each.itertext()) for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "pruned+quantized" in texts
+    assert {"Quality and file size", "Quality and latency"} <= set(texts)
+
+
+def test_among_many_points_only_those_that_matter_are_named(summary):
+    beaten = summary.compression[0].model_copy(
+        update={"stage": "beaten", "bytes": 10**6, "latency_ms_batch_1": 9.0, "metric": 0.6}
+    )
+    many = summary.model_copy(update={"compression": (*summary.compression, *[beaten] * 5)})
+    size = front_plots(many)[0]
+    assert "beaten" not in {point.label for point in size.points}
+    assert any(point.label == "pruned+quantized" and point.shipped for point in size.points)
+    assert sum("beaten" in point.title for point in size.points) == 5
