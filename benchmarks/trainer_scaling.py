@@ -5,11 +5,10 @@
 A `resnet` student learns images of noise by cross-entropy, in the batches of one recipe whatever
 the number of processes. The clock runs from the end of a warm-up to the last step, with the device
 idle at both. The plain loop is what one would write by hand: forward, loss, backward, AdamW and
-schedule, in the same precision, without a moving average. `--spread fsdp` shards the weights too.
+schedule, in the same precision, without a moving average.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from fedistill.labels import EnsembleTarget
 
 WARM_UP = 0.2
 CLASSES = 10
+_SECONDS = "seconds "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +43,12 @@ class Size:
         side: Of each, in pixels of three channels.
         batch: Of all processes together.
         epochs: Passes over the images.
-        repeats: Measurements, of which the fastest counts.
     """
 
     images: int
     side: int
     batch: int
     epochs: int
-    repeats: int
 
 
 class Clock:
@@ -125,80 +123,67 @@ def by_hand(size: Size) -> float:
     return clock.seconds
 
 
-def launched(processes: int, spread: str, arguments: list[str]) -> float:
-    """The fastest time of our loop in so many processes."""
-    sharded = ["--use_fsdp", "--fsdp_version", "2"] if spread == "fsdp" else []
-    start = launcher(processes, *sharded) if processes > 1 else [sys.executable]
-    command = [*start, "-m", "benchmarks.trainer_scaling"]
-    repeats = arguments[arguments.index("--repeats") + 1]
-    found = []
-    for _ in range(int(repeats)):
-        done = subprocess.run(  # noqa: S603 - our own program
-            [*command, *arguments, "--worker"],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment(processes),
-        )
-        lines = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
-        if done.returncode or not lines:
-            raise SystemExit(done.stderr[-3000:] or f"exit code {done.returncode}")
-        found.append(float(json.loads(lines[-1])["seconds"]))
-    return min(found)
+def launched(processes: int, arguments: list[str]) -> float:
+    """Seconds of our loop in so many processes.
+
+    Raises:
+        SystemExit: They ended without a time; comes with their last words.
+    """
+    start = launcher(processes) if processes > 1 else [sys.executable]
+    done = subprocess.run(  # noqa: S603 - our own program
+        [*start, "-m", "benchmarks.trainer_scaling", *arguments, "--worker"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(processes),
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith(_SECONDS)]
+    if done.returncode or not lines:
+        raise SystemExit(done.stderr[-6000:] or f"exit code {done.returncode}")
+    return float(lines[-1].removeprefix(_SECONDS))
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, each row as soon as it is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--images", type=int, default=65_536)
+    parser.add_argument("--images", type=int, default=16_384)
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=1, help="the fastest counts")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--spread", choices=["ddp", "fsdp"], default="ddp")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    size = Size(
-        images=given.images,
-        side=given.side,
-        batch=given.batch,
-        epochs=given.epochs,
-        repeats=given.repeats,
-    )
+    size = Size(images=given.images, side=given.side, batch=given.batch, epochs=given.epochs)
     if given.worker:
-        seconds = by_recipe(size)
-        if seconds:
-            print(json.dumps({"seconds": seconds}), flush=True)
+        if seconds := by_recipe(size):  # the main process alone has a clock that runs
+            print(f"{_SECONDS}{seconds}", flush=True)
         return
     arguments = [
         text
-        for name in ("images", "side", "batch", "epochs", "repeats")
+        for name in ("images", "side", "batch", "epochs")
         for text in (f"--{name}", str(getattr(size, name)))
     ]
-    plain = min(by_hand(size) for _ in range(size.repeats))
-    times = {count: launched(count, given.spread, arguments) for count in given.processes}
-    print(table(size, plain, times))
-
-
-def table(size: Size, plain: float, times: dict[int, float]) -> str:
-    """Markdown: seconds, images a second, and both ratios."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    print(f"{device}; {size.images} images of {size.side} x {size.side}, batch {size.batch}\n")
+    print("| loop | processes | seconds | images a second | time beside plain | gain over one |")
+    print("|---|---|---|---|---|---|", flush=True)
+    plain = min(by_hand(size) for _ in range(given.repeats))
+    print(row("plain", 1, size, plain, plain, plain), flush=True)
+    one = plain
+    for count in given.processes:
+        seconds = min(launched(count, arguments) for _ in range(given.repeats))
+        one = seconds if count == 1 else one
+        print(row("recipe", count, size, seconds, plain, one), flush=True)
+
+
+def row(loop: str, processes: int, size: Size, seconds: float, plain: float, one: float) -> str:
+    """A row of the table: images a second, and both ratios."""
     images = (1 - WARM_UP) * size.epochs * (size.images // size.batch) * size.batch
-    lines = [
-        f"{device}; {size.images} images of {size.side} x {size.side}, batch {size.batch}",
-        "",
-        "| loop | processes | seconds | images a second | time beside plain | gain over one |",
-        "|---|---|---|---|---|---|",
-        f"| plain | 1 | {plain:.2f} | {images / plain:.0f} | 1.00 | |",
-    ]
-    for count, seconds in times.items():
-        gain = f"{times[1] / seconds:.2f}" if 1 in times else ""
-        lines.append(
-            f"| recipe | {count} | {seconds:.2f} | {images / seconds:.0f} | "
-            f"{seconds / plain:.2f} | {gain} |"
-        )
-    return "\n".join(lines)
+    return (
+        f"| {loop} | {processes} | {seconds:.2f} | {images / seconds:.0f} | "
+        f"{seconds / plain:.2f} | {one / seconds:.2f} |"
+    )
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ COMMANDS = {
     "python -m benchmarks.ensemble_weights --data-dir DIR": HELP,
     "python -m benchmarks.poisoning --data-dir DIR": HELP,
     "python -m benchmarks.recipes --data-dir DIR": HELP,
+    "python -m benchmarks.trainer_scaling": HELP,
     f"{SIMULATE} -c 'recipe=\"curriculum\"'": PREPARE,
     f"{SIMULATE} -c 'secure-aggregation=false ensemble-weights=\"median\" min-sites=3'": PREPARE,
     "python -m benchmarks.probe_settings --data-dir DIR": HELP,

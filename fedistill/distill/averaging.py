@@ -1,7 +1,7 @@
-"""The moving average of a model's weights, kept beside the model wherever its weights lie.
+"""The moving average of a model's weights, as a list of tensors beside the model.
 
-`moving_average` copies the whole model, which a model that is spread over GPUs does not bear. Here
-the average is a list of tensors beside each process's own part of the weights.
+`moving_average` copies the whole model, hooks and process group included. A list can be stored,
+put into the model for an answer, and taken out again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ class Average:
     Buffers of floating point, such as the statistics of BatchNorm, are averaged too.
 
     Attributes:
-        values: The average of this process's part, in the order of the model's.
+        values: The average, in the order of the model's parameters and buffers.
     """
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
@@ -62,7 +62,6 @@ class Average:
             self.write(own)
 
     def _own(self) -> list[Tensor]:
-        """This process's part of the model, as it lies in memory."""
+        """The model's own tensors."""
         buffers = (each for each in self._model.buffers() if each.is_floating_point())
-        every = [*(each.detach() for each in self._model.parameters()), *buffers]
-        return [each.to_local() if hasattr(each, "to_local") else each for each in every]
+        return [*(each.detach() for each in self._model.parameters()), *buffers]

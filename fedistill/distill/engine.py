@@ -1,7 +1,7 @@
 """Training a student by a recipe: stages, each with its losses, on whatever devices there are.
 
 The loop is plain PyTorch; Hugging Face accelerate decides where it runs: a CPU, a GPU in bfloat16,
-or several under `accelerate launch`, by data parallelism or with sharded weights. The batch of a
+or several under `accelerate launch`, each with a copy of the model. The batch of a
 recipe is that of all processes together, so the same recipe means the same training on any number.
 On a CPU equal seed, material and first weights give equal weights for one number of threads, also
 after a stop.
@@ -75,7 +75,9 @@ class _Training:
     ) -> None:
         self.student, self.plan, self.guide, self.session = student, plan, guide, session
         matching = guide.matching() if _weight(plan, guide, "features") else None
-        self.accelerator = accelerator_of(session, adapters=matching is not None)
+        # Stages that compare no features leave their adapters without a gradient.
+        idle = matching is not None and not all(stage.losses.features for stage in plan.stages)
+        self.accelerator = accelerator_of(session, idle_parameters=idle)
         self.plain = copy.deepcopy(student.body)
         self.examples = Examples(
             student,

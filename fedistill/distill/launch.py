@@ -1,9 +1,9 @@
 """A recipe's training in processes of its own, which `accelerate launch` starts.
 
 A server is one process, and several GPUs want one each. So the server leaves a job in a folder,
-starts the processes and waits; the main one leaves the student there. Which devices they take, and
-whether weights are sharded, is accelerate's to say: `accelerate config` writes a file of it, and
-ACCELERATE_CONFIG_FILE names another. What a job holds is public.
+starts the processes and waits; the main one leaves the student there. Which devices they take is
+accelerate's to say: `accelerate config` writes a file of it, which ACCELERATE_CONFIG_FILE names.
+What a job holds is public.
 
     python -m fedistill.distill.launch JOB    what each process runs
 """
@@ -168,25 +168,21 @@ def train_in_processes(
     student.eval()
 
 
-def launcher(processes: int, *more: str) -> list[str]:
+def launcher(processes: int) -> list[str]:
     """What starts so many processes, before `-m` and a module.
 
     `accelerate launch` by the user's own config file, or on this machine's GPUs alone. Where there
     are too few of these it is PyTorch's launcher: accelerate's asks for MPI on CPUs.
-
-    Args:
-        processes: How many.
-        more: Further options of `accelerate launch`.
     """
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     if file := os.environ.get(CONFIG_VARIABLE):
-        return [*launch, "--config_file", file, "--num_processes", str(processes), *more]
+        return [*launch, "--config_file", file, "--num_processes", str(processes)]
     if torch.cuda.device_count() < processes:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         return [*torchrun, "--nproc_per_node", str(processes)]
     several = ["--multi_gpu"] if processes > 1 else []
     here = ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
-    return [*launch, *several, *here, "--mixed_precision", "bf16", "--dynamo_backend", "no", *more]
+    return [*launch, *several, *here, "--mixed_precision", "bf16", "--dynamo_backend", "no"]
 
 
 def environment(processes: int) -> dict[str, str]:

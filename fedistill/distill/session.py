@@ -18,6 +18,9 @@ from fedistill.features.affine import Affine
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_COPIES = "NO", "MULTI_GPU", "MULTI_CPU"
+"""Ways of accelerate's to spread a training that leave each process the whole model."""
+
 EXTRAS = {"accelerate": "train", "tensorboard": "tensorboard", "mlflow": "mlflow"}
 """The extra of this package that brings another."""
 
@@ -45,11 +48,16 @@ class Session:
     progress: Progress | None = None
 
 
-def accelerator_of(session: Session, *, adapters: bool) -> "Accelerator":
+def accelerator_of(session: Session, *, idle_parameters: bool) -> "Accelerator":
     """Where the loop runs.
 
+    Args:
+        session: Its device and tracker count here.
+        idle_parameters: Whether steps may leave some parameters without a gradient.
+
     Raises:
-        ConfigError: accelerate or the tracker is not installed.
+        ConfigError: accelerate or the tracker is not installed, or accelerate is configured to
+            split the model.
     """
     check_installed(session.track)
     from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -61,9 +69,13 @@ def accelerator_of(session: Session, *, adapters: bool) -> "Accelerator":
         mixed_precision="bf16" if on_gpu else "no",
         log_with=tracked,
         project_dir=str(session.logs) if session.logs else None,
-        # Stages that compare no features leave their adapters without a gradient.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=adapters)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=idle_parameters)],
     )
+    if accelerator.distributed_type not in _COPIES:
+        raise ConfigError(
+            f"accelerate's configuration asks for {accelerator.distributed_type.value}, and the "
+            "trainer runs on one device, or as copies of a small model on several: choose MULTI_GPU"
+        )
     if tracked:
         accelerator.init_trackers("fedistill")
     return accelerator
