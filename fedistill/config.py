@@ -15,9 +15,10 @@ from pydantic import ValidationError, model_validator
 
 from fedistill import config_rules as rules
 from fedistill.aggregation_rules import CORRECTION_ROUNDS, FEDERATED, check_aggregation
-from fedistill.config_keys import AnswerKeys, DataKeys, RunKeys, StudentKeys, SumKeys
+from fedistill.config_keys import AnswerKeys, DataKeys, RunKeys, SumKeys
 from fedistill.config_recipe import check_recipe_keys, files_sha256
 from fedistill.config_rules import Scalar
+from fedistill.config_student_keys import StudentKeys
 from fedistill.errors import ConfigError
 
 

@@ -19,8 +19,8 @@ from fedistill.compress.settings import Settings
 from fedistill.compress.sparse import sparsify
 from fedistill.data import ProxySet
 from fedistill.distill.network_students import NetworkStudent
+from fedistill.distill.progress import Progress
 from fedistill.distill.students import Student, TabularStudent
-from fedistill.distill.trainer import Progress
 
 PRECISIONS = {
     "int8": ("quantized", "int8"),

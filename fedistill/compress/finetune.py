@@ -12,8 +12,9 @@ from fedistill.distill.image_trainer import (
     predict_images,
 )
 from fedistill.distill.network_students import NetworkStudent
+from fedistill.distill.progress import Progress
 from fedistill.distill.students import Student, TabularStudent
-from fedistill.distill.trainer import Progress, Recipe, optimise
+from fedistill.distill.trainer import Recipe, optimise
 
 
 class Lessons(Protocol):

@@ -20,8 +20,8 @@ from fedistill.compress.gate import Stage, Verdict, judge
 from fedistill.compress.pareto import PARETO_FILE, write_pareto
 from fedistill.compress.settings import Settings
 from fedistill.data import ProxySet
+from fedistill.distill.progress import Progress
 from fedistill.distill.students import Student
-from fedistill.distill.trainer import Progress
 from fedistill.labels import EnsembleTarget
 
 SHIPPED_FILE = "student.onnx"

@@ -10,11 +10,11 @@ import torch_pruning
 
 from fedistill.compress.importance import importance_by, set_gradients
 from fedistill.distill.encoding import Rows
+from fedistill.distill.progress import Progress, shifted
 from fedistill.distill.students import TabularStudent, predict_log_odds, predict_probabilities
 from fedistill.distill.trainer import (
     Augmentation,
     Examples,
-    Progress,
     Recipe,
     make_examples,
     optimise,
@@ -146,10 +146,3 @@ def examples_of(student: TabularStudent, proxy_rows: Rows, seed: int) -> Example
     labels = predict_log_odds(student, rows)
     weights = np.broadcast_to(1 / np.maximum(labels.var(axis=0), 1e-12), labels.shape)
     return make_examples(rows, labels, weights)
-
-
-def shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of a part as that of the whole, `before` of whose `total` were done earlier."""
-    if progress is None:
-        return None
-    return lambda done, _: progress(before + done, total)

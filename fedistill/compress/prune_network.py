@@ -14,7 +14,7 @@ import torch_pruning
 from torch import Tensor, nn
 
 from fedistill.compress.importance import importance_by, set_gradients
-from fedistill.compress.prune import SHARE_A_STEP, shifted
+from fedistill.compress.prune import SHARE_A_STEP
 from fedistill.compress.prune_heads import narrow_transformer
 from fedistill.distill.encoding import Rows
 from fedistill.distill.image_trainer import (
@@ -25,8 +25,8 @@ from fedistill.distill.image_trainer import (
 )
 from fedistill.distill.network_students import NetworkStudent
 from fedistill.distill.networks import NETWORKS, VisionTransformer, shape_like
+from fedistill.distill.progress import Progress, shifted
 from fedistill.distill.students import Student
-from fedistill.distill.trainer import Progress
 from fedistill.features.affine import MODERATE, random_affine
 
 STEPS_BETWEEN = 40

@@ -23,8 +23,8 @@ from fedistill.compress.finetune import lessons_of
 from fedistill.distill.encoding import Rows
 from fedistill.distill.network_students import NetworkStudent
 from fedistill.distill.networks import folded, with_folded
+from fedistill.distill.progress import Progress
 from fedistill.distill.students import Student
-from fedistill.distill.trainer import Progress
 from fedistill.errors import ConfigError
 
 STEPS = 1500

@@ -15,8 +15,8 @@ from torch.nn.utils import parametrize
 from fedistill.compress.finetune import lessons_of
 from fedistill.compress.prune import SHARE_A_STEP
 from fedistill.distill.encoding import Rows
+from fedistill.distill.progress import Progress
 from fedistill.distill.students import Student
-from fedistill.distill.trainer import Progress
 
 STEPS_BETWEEN = 100
 LAST_STEPS = 2000

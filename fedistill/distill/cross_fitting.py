@@ -17,13 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedistill.distill.image_trainer import (
-    ImageRecipe,
-    Progress,
-    distil_images,
-    predict_images,
-    sharpened,
-)
+from fedistill.distill.image_trainer import ImageRecipe, distil_images, predict_images, sharpened
+from fedistill.distill.progress import Progress, shifted
 from fedistill.errors import ConfigError
 
 FEWEST_IMAGES = 10
@@ -83,7 +78,7 @@ def distil_cross_fitted(
         recipe=recipe,
         folds=crossing.folds,
         device=device,
-        progress=_part(progress, recipe, of=crossing.folds + 1),
+        progress=shifted(progress, 0, (crossing.folds + 1) * recipe.epochs),
     )
     distil_images(
         student,
@@ -92,7 +87,9 @@ def distil_cross_fitted(
         seed=seed,
         recipe=replace(recipe, target_power=1.0),
         device=device,
-        progress=_part(progress, recipe, of=crossing.folds + 1, before=crossing.folds),
+        progress=shifted(
+            progress, crossing.folds * recipe.epochs, (crossing.folds + 1) * recipe.epochs
+        ),
     )
 
 
@@ -125,7 +122,7 @@ def checked_labels(
             seed=seed,
             recipe=recipe,
             device=device,
-            progress=_part(progress, recipe, of=folds, before=number),
+            progress=shifted(progress, number * recipe.epochs, folds * recipe.epochs),
         )
         checked[held] = predict_images(other.to(device), images[held], device=device)
     return checked
@@ -135,16 +132,6 @@ def mixed(targets: Tensor, checked: Tensor, recipe: ImageRecipe, share: float) -
     """What the student learns: the target, sharpened as in the recipe, and the others' labels."""
     own = sharpened(targets.float(), recipe.target_power)
     return own + share * (checked - own)
-
-
-def _part(
-    progress: Progress | None, recipe: ImageRecipe, *, of: int, before: int = 0
-) -> Progress | None:
-    """Progress of trainings among `of` in all, after those before."""
-    if progress is None:
-        return None
-    report, epochs = progress, recipe.epochs
-    return lambda done, _: report(before * epochs + done, of * epochs)
 
 
 def _folds(num_images: int, folds: int, seed: int) -> Tensor:

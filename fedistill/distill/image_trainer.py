@@ -9,7 +9,6 @@ classification", and Tarvainen and Valpola 2017 for the average). Post-processin
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedistill.distill.mean_teacher import moving_average
+from fedistill.distill.progress import Progress
 from fedistill.errors import ConfigError
 from fedistill.features.affine import MODERATE, Affine, random_affine
 from fedistill.features.batch_norm import settle
-
-Progress = Callable[[int, int], None]
 
 AT_ONCE = 2048
 _SMALLEST = 1e-30

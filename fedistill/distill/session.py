@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from fedistill.distill.trainer import Progress
+from fedistill.distill.progress import Progress
 from fedistill.distill.training_state import Checkpoints
 from fedistill.errors import ConfigError
 from fedistill.features.affine import Affine

@@ -20,13 +20,13 @@ from fedistill.data import ProxySet
 from fedistill.distill.encoding import Rows
 from fedistill.distill.losses import log_odds_error
 from fedistill.distill.network_students import make_student
+from fedistill.distill.progress import Progress
 from fedistill.distill.students import Student, log_odds
 from fedistill.labels import EnsembleTarget
 
 SMALLEST_SPREAD = 1e-6
 """Below it a target is constant, in nats: there is nothing to standardise."""
 
-Progress = Callable[[int, int], None]
 Labeller = Callable[[Rows], npt.NDArray[np.float64]]
 """Raw rows (n, num_columns) to log-odds against class 0, (n, num_classes - 1)."""
 

@@ -15,12 +15,13 @@ from fedistill.distill.material import make_material
 from fedistill.distill.network_students import make_student
 from fedistill.distill.networks import NETWORKS
 from fedistill.distill.noise_aware import propagate_labels
+from fedistill.distill.progress import Progress
 from fedistill.distill.public_teacher import public_teacher
 from fedistill.distill.recipes import RecipePlan, load_recipe
 from fedistill.distill.session import Session, check_installed
 from fedistill.distill.students import Student
 from fedistill.distill.target import Ensemble
-from fedistill.distill.trainer import Progress, train_student
+from fedistill.distill.trainer import train_student
 from fedistill.distill.training_state import Checkpoints
 from fedistill.errors import ConfigError
 from fedistill.features.affine import MODERATE

@@ -4,21 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from fedistill.compress.gate import Stage, choose, reason_of
+from fedistill.compress.gate import choose, reason_of
 from fedistill.compress.settings import Bounds
+from tests.compress.stages import STAGE
 
-FLOAT = Stage(
-    stage="float",
-    precision="float32",
-    shipped=False,
-    parameters=100,
-    bytes=1000,
-    bytes_deflated=900,
-    metric=0.8,
-    agreement=1.0,
-    latency_ms_batch_1=1.0,
-    latency_ms_batch_256=9.0,
-)
+FLOAT = replace(STAGE, latency_ms_batch_1=1.0, latency_ms_batch_256=9.0)
 FAST = replace(FLOAT, stage="pruned", bytes=500, latency_ms_batch_1=0.2, agreement=0.995)
 SMALL = replace(FLOAT, stage="quantized", bytes=300, latency_ms_batch_1=2.0, agreement=0.999)
 WRONG = replace(FLOAT, stage="pruned+quantized", bytes=100, latency_ms_batch_1=0.1, agreement=0.5)

@@ -6,8 +6,9 @@ import pytest
 from onnx import numpy_helper
 
 from fedistill.compress.export import export_student
-from fedistill.compress.gate import NO_BOUNDS, Candidate, Stage, expected_auc, judge, reason_of
+from fedistill.compress.gate import NO_BOUNDS, Candidate, expected_auc, judge, reason_of
 from fedistill.compress.quantize import quantize_file
+from tests.compress.stages import STAGE
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +75,6 @@ def test_the_float_file_agrees_with_itself_and_all_numbers_are_there(case, candi
     assert stage.bytes == candidates[0].path.stat().st_size
     assert 0.5 < stage.metric < 1
     assert 0 < stage.latency_ms_batch_1 < stage.latency_ms_batch_256
-
-
-STAGE = Stage(
-    stage="float",
-    precision="float32",
-    shipped=False,
-    parameters=100,
-    bytes=1000,
-    bytes_deflated=900,
-    metric=0.8,
-    agreement=1.0,
-    latency_ms_batch_1=0.1,
-    latency_ms_batch_256=1.0,
-)
 
 
 def test_the_reason_for_a_shipped_file_also_names_what_the_others_missed():
