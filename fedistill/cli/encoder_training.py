@@ -11,6 +11,7 @@ import torch
 from fedistill.cli.proxy_file import read_public
 from fedistill.data import ProxySet
 from fedistill.data.schema import Kind
+from fedistill.distill.progress import shifted
 from fedistill.errors import BadInput, DataError
 from fedistill.features.encoder_file import write_encoder
 from fedistill.features.joined_encoders import JoinedEncoders
@@ -75,7 +76,7 @@ def train_encoder(
             device=chosen,
             checkpoint=each,
             resume=resume and each.exists(),
-            progress=_part(progress, number, networks),
+            progress=shifted(progress, number * epochs, networks * epochs),
         )
         for number, each in enumerate(checkpoints)
     ]
@@ -84,11 +85,6 @@ def train_encoder(
     for each in checkpoints:
         each.unlink(missing_ok=True)
     return Made(images=len(rows), dimensions=encoder.dimensions, sha256=sha256)
-
-
-def _part(progress: Callable[[int, int], None], number: int, of: int) -> Callable[[int, int], None]:
-    """Progress of one network among several."""
-    return lambda done, total: progress(number * total + done, of * total)
 
 
 def read_images(file: Path, ignore_columns: tuple[str, ...]) -> npt.NDArray[np.float32]:

@@ -78,13 +78,15 @@ class EmbeddingMap:
         # Each round of a run asks about the same rows, and projecting them exactly takes long.
         shape = repr(rows.shape).encode()
         key = hashlib.sha256(shape + np.ascontiguousarray(rows).tobytes()).digest()
-        if key not in self._known:
-            self._known[key] = self._features(rows)
-            self._known[key].flags.writeable = False
+        # Threads may meet here: what one of them found is its own, whatever the others forget.
+        features = self._known.get(key)
+        if features is None:
+            features = self._features(rows)
+            features.flags.writeable = False
+            self._known[key] = features
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return self._known[key]
+        return features
 
     def _features(self, rows: npt.NDArray[np.float32]) -> Integers:
         values = self.encoder.embed(rows)
