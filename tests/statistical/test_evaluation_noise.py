@@ -30,7 +30,7 @@ FALSE_ALARM = 1e-6
 """Of each test, for both numbers of classes together."""
 
 EACH = FALSE_ALARM / len(CLASSES)
-POWER = 0.999
+POWER = 0.99999
 RELEASES = 200
 RUNS = 400
 EPSILON = 4.0

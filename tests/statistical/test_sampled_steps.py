@@ -16,9 +16,9 @@ from tests.statistical.worst_cases import WORST_CASES
 pytestmark = pytest.mark.statistical
 
 FALSE_ALARM = 1e-6
-POWER = 0.999
+POWER = 0.99999
 RATE = 0.3
-RELEASES = 20
+RELEASES = 25
 STEPS = 40
 TWINS = {
     "all": lambda num_rows, rate: np.arange(num_rows),
@@ -54,7 +54,7 @@ def test_a_record_takes_part_as_often_as_was_charged() -> None:
 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_higher_rate_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Power above 99.9% for half as much again: the exact binomial law of the count."""
+    """Power above 99.999% for half as much again: the exact binomial law of the count."""
     counts = np.arange(RELEASES * STEPS + 1)
     caught = [stats.binomtest(int(k), counts[-1], RATE).pvalue <= FALSE_ALARM for k in counts]
     assert stats.binom.pmf(counts, counts[-1], 1.5 * RATE)[caught].sum() > POWER

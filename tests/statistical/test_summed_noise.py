@@ -28,15 +28,15 @@ pytestmark = pytest.mark.statistical
 FALSE_ALARM = 1e-6
 """Of each test, for all mechanisms and vectors together."""
 
-POWER = 0.999
-SUMS = 300
+POWER = 0.99999
+SUMS = 400
 MOST_VECTORS = 2
 PER_VECTOR = FALSE_ALARM / len(ASKED) / MOST_VECTORS
 
 EPSILON = 10.0
 """Large, so that few sums tell."""
 
-RUNS = 350
+RUNS = 420
 ALPHA = FALSE_ALARM / len(ASKED)
 
 
@@ -98,7 +98,7 @@ def test_the_noise_of_three_sites_adds_up_to_its_law(name: str) -> None:
 @every_summable
 @pytest.mark.parametrize("factor", [0.5, 0.9])
 def test_a_site_scale_too_small_is_rejected(name: str, factor: float) -> None:
-    """Power at least 99.9%: half the scale on each vector, 10% less on all but single counts."""
+    """Power at least 99.999%: half the scale on each vector, 10% less on all but single counts."""
     plan = plan_of(name, 1.0)
     nothing = [np.zeros(vector.entries, np.int64) for vector in plan.vectors]
     noise = np.stack(
@@ -156,7 +156,7 @@ def test_two_honest_sites_together_hide_a_record_as_well_as_claimed(name: str) -
 
 @every_summable
 def test_half_the_noise_at_both_is_caught(name: str) -> None:
-    """Power at least 99.9%, the two data sets being nine tenths as far apart as they may be."""
+    """Power at least 99.999%, the two data sets being nine tenths as far apart as they may be."""
     plan = plan_of(name, EPSILON)
     claim = mu_of_event(plan.event)
     assert power_of_threshold(RUNS, claim=claim, true=2 * 0.9 * claim, alpha=ALPHA) > POWER
