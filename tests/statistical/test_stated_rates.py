@@ -42,7 +42,9 @@ def test_numbers_of_releases_and_powers_are_those_on_the_page() -> None:
         f"if they show {test_neighbours.LEAST_OF_NUMBERS:.0%} of mu",
     ):
         assert text in PAGE
-    assert {test_mechanism_noise.POWER, test_neighbours.POWER, test_sampled_steps.POWER} == {0.99999}
+    assert {test_mechanism_noise.POWER, test_neighbours.POWER, test_sampled_steps.POWER} == {
+        0.99999
+    }
 
 
 def test_every_mechanism_of_ours_is_attacked() -> None:
