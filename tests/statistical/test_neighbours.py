@@ -170,8 +170,8 @@ def test_half_the_noise_is_caught(case: WorstCase) -> None:
 def test_too_little_noise_is_caught_in_what_leaves(
     case: WorstCase, runs: int, training: int
 ) -> None:
-    """With a power of at least 99.999%: of few releases where a quarter of the noise is left, of many
-    where half is; of dp-ebm, which shows less, a fifth and a third.
+    """With a power of at least 99.999%: of few releases where a quarter of the noise is left, of
+    many where half is; of dp-ebm, which shows less, a fifth and a third.
     """
     plan = case.plan(EPSILON)
     claim = mu_of_event(plan.event)
