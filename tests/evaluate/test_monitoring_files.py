@@ -18,6 +18,7 @@ from fedistill.site.watching import Watch
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = {"sum", "by", "increase", "rate", "count", "histogram_quantile"}
 LABELS = {"method", "public_class", "outcome", "le", "site", "phase"}
+OF_PROMETHEUS = {"up"}
 
 
 def agent_text() -> str:
@@ -44,7 +45,7 @@ def asked(expression: str) -> set[str]:
     """Names of metrics in a query."""
     return {
         word
-        for word in re.findall(r"[a-zA-Z_]\w*", re.sub(r"\[\w+\]", "", expression))
+        for word in re.findall(r"[a-zA-Z_]\w*", re.sub(r"\[\w+\]|{[^}]*}", "", expression))
         if word not in FUNCTIONS | LABELS
     }
 
@@ -63,6 +64,19 @@ def test_each_query_of_a_dashboard_names_metrics_that_exist(part, exported) -> N
     assert set().union(*map(asked, queries)) <= exported[part]
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("part", ["clients", "server"])
+def test_each_alert_is_about_metrics_that_exist_and_says_what_to_do(part, exported) -> None:
+    assert yaml.safe_load((ROOT / part / "prometheus.yml").read_text())["rule_files"] == [
+        "alerts.yml"
+    ]
+    (group,) = yaml.safe_load((ROOT / part / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]:
+        assert asked(rule["expr"])
+        assert asked(rule["expr"]) <= exported[part] | OF_PROMETHEUS
+        assert ": " in rule["annotations"]["summary"]
+    assert len({rule["alert"] for rule in group["rules"]}) == len(group["rules"])
 
 
 @pytest.mark.parametrize("part", ["clients", "server"])
@@ -95,6 +109,7 @@ def test_the_page_lists_each_metric_and_no_other(part, exported) -> None:
 def test_scrape_configs_ask_this_machine_only(part) -> None:
     config = yaml.safe_load((ROOT / part / "prometheus.yml").read_text())
     (job,) = config["scrape_configs"]
+    assert config.keys() == {"rule_files", "scrape_configs"}
     assert job.keys() <= {"job_name", "scrape_interval", "static_configs"}
     (targets,) = job["static_configs"]
     assert all(target.startswith("127.0.0.1:") for target in targets["targets"])
