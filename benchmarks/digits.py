@@ -1,58 +1,23 @@
-"""What `benchmarks.mnist` measures: the split, an encoder, the sites' answers, a student."""
+"""MNIST on the split of `benchmarks.mnist_pate`, its encoders, and its embeddings."""
 
-import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
 from fedistill.data import LabelledRows, ProxySet, numbers
 from fedistill.data.encoder import Encoder
-from fedistill.distill.cross_fitting import CrossFit, checked_labels, mixed
-from fedistill.distill.image_trainer import ImageRecipe, distil_images, predict_images
-from fedistill.distill.noise_aware import propagate_labels
-from fedistill.distill.target import build_ensemble
-from fedistill.features import proxy_basis
-from fedistill.features.affine import MODERATE
 from fedistill.features.images import image_shape
-from fedistill.features.self_supervised import ImageEncoder, Recipe, pretrain, public_images
-from fedistill.labels import EnsembleTarget, Floats, LabelQuestion
-from fedistill.mechanisms.summed import nothing_opened, summable
+from fedistill.features.self_supervised import ImageEncoder, Recipe, pretrain
 
-DELTA = 1e-5
 CLASSES = 10
 NUM_SITES = 3
 PUBLIC = 9_000
-ROWS_AT_LEAST = 10_000
-"""What each site declares of itself."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learner:
-    """How a student learns: by `recipe`, and from labels that others checked unless None."""
-
-    recipe: ImageRecipe
-    crossing: CrossFit | None = None
-
-
-_SHARP = ImageRecipe(target_power=4, learning_rate=1e-3, epochs=60, self_training=0)
-_STILL = replace(_SHARP, unmoved=0.5)
-_BENT = replace(_STILL, views=replace(MODERATE, elastic=0.04))
-
-STUDENTS = {
-    "plain": Learner(recipe=ImageRecipe()),
-    "sharp": Learner(recipe=_SHARP),
-    "still": Learner(recipe=_STILL),
-    "crossed": Learner(recipe=_STILL, crossing=CrossFit()),
-    "bent": Learner(recipe=_BENT, crossing=CrossFit()),
-}
-"""Ways to learn from the same answer."""
 
 Rows = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -73,23 +38,6 @@ class Digits:
     public_labels: Labels
     sites: tuple[tuple[Rows, Labels], ...]
     scored: tuple[Rows, Labels]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """How sites answer, whether their answer is spread over neighbours, and how a student learns.
-
-    `student` names one of `STUDENTS`.
-    """
-
-    mechanism: str
-    trust: str
-    epsilon: float
-    spread: bool
-    student: str
-    rounds: int = 1
-    cells: int = 300
-    partitions: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,34 +63,6 @@ class Settings:
     device: str
     limit: int
     joined: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """Shares in [0, 1], and seconds.
-
-    Attributes:
-        accuracy: Of the student, on the images that measure.
-        agreement: Public images on which the student says what the sites' answer says.
-        answered: Public images on which the sites' answer is right.
-        taught: The same of what the student learns from.
-        public: The same of the student.
-        crossed: Public images on which students that never saw its label say what the answer says;
-            None where labels were not checked.
-        says: The student's class of each public image, one digit after the other.
-        answer_seconds: Until the answer was there.
-        student_seconds: Of the student's training.
-    """
-
-    accuracy: float
-    agreement: float
-    answered: float
-    taught: float
-    public: float
-    crossed: float | None
-    says: str
-    answer_seconds: float
-    student_seconds: float
 
 
 @lru_cache(maxsize=1)
@@ -178,136 +98,13 @@ def make_encoder(seed: int, settings: Settings) -> float:
     return time.monotonic() - begun
 
 
-def measure(seed: int, way: Way, settings: Settings) -> Result:
-    """Ask the sites one way, unless that was the latest, and train a student on their answer."""
-    torch.set_num_threads(1)
-    digits = read_digits(settings.file, settings.limit)
-    encoder, proxy, _ = _embedded(seed, settings)
-    begun = time.monotonic()
-    target = _answer_once(replace(way, student=""), seed, settings)
-    taught = _taught(way, target, proxy)
-    answered = time.monotonic()
-    student, images = _untrained(seed, encoder), public_images(digits.public)
-    learner = STUDENTS[way.student]
-    recipe = _recipe(way, settings)
-    labels, crossed, device = torch.from_numpy(taught), None, settings.device
-    if learner.crossing is not None:
-        checked = _checked_once(replace(way, student=""), recipe, seed, settings)
-        crossed = float(
-            (checked.numpy().argmax(axis=1) == target.probabilities.argmax(axis=1)).mean()
-        )
-        labels = mixed(labels, checked, recipe, learner.crossing.share)
-        recipe = replace(recipe, target_power=1.0)
-    distil_images(student, images, labels, seed=seed, recipe=recipe, device=device)
-    trained = time.monotonic()
-    student.to(device)
-    scored = torch.from_numpy(digits.scored[0]).reshape(-1, *images.shape[1:])
-    says = predict_images(student, images, device=device).argmax(dim=1).numpy()
-    said = target.probabilities.argmax(axis=1)
-    right = predict_images(student, scored, device=device).argmax(dim=1).numpy() == digits.scored[1]
-    return Result(
-        accuracy=float(right.mean()),
-        agreement=float((says == said).mean()),
-        answered=float((said == digits.public_labels).mean()),
-        taught=float((taught.argmax(axis=1) == digits.public_labels).mean()),
-        public=float((says == digits.public_labels).mean()),
-        crossed=crossed,
-        says="".join(map(str, says)),
-        answer_seconds=answered - begun,
-        student_seconds=trained - answered,
-    )
-
-
-def _taught(way: Way, target: EnsembleTarget, proxy: ProxySet) -> Floats:
-    """What students learn from, (num_public, CLASSES)."""
-    labels = target.probabilities
-    return propagate_labels(proxy_basis(proxy).values, labels) if way.spread else labels
-
-
-def _recipe(way: Way, settings: Settings) -> ImageRecipe:
-    recipe = STUDENTS[way.student].recipe
-    return replace(recipe, epochs=settings.student_epochs or recipe.epochs)
-
-
-def _untrained(seed: int, encoder: ImageEncoder) -> "Student":
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Student(encoder)
-
-
-@lru_cache(maxsize=2)
-def _checked_once(way: Way, recipe: ImageRecipe, seed: int, settings: Settings) -> Tensor:
-    """Labels by students that never saw them, once for all that learn from these."""
-    encoder, proxy, _ = _embedded(seed, settings)
-    taught = _taught(way, _answer_once(way, seed, settings), proxy)
-    return checked_labels(
-        _untrained(seed, encoder),
-        public_images(read_digits(settings.file, settings.limit).public),
-        torch.from_numpy(taught),
-        seed=seed,
-        recipe=recipe,
-        device=settings.device,
-    )
-
-
-@lru_cache(maxsize=1)
-def _answer_once(way: Way, seed: int, settings: Settings) -> EnsembleTarget:
-    """One answer for several students."""
-    _, proxy, sites = _embedded(seed, settings)
-    return answer(way, sites, proxy, settings.honest)
-
-
-def answer(way: Way, sites: Sequence[LabelledRows], proxy: ProxySet, honest: int) -> EnsembleTarget:
-    """The denoised target of all sites' summed answers."""
-    question = LabelQuestion(
-        mechanism=way.mechanism,
-        epsilon=way.epsilon,
-        delta=DELTA,
-        num_classes=CLASSES,
-        proxy_sha256=proxy.sha256,
-        solver="moment",
-        cells=way.cells,
-        partitions=way.partitions,
-        trust=way.trust,
-        min_honest_sites=honest,
-        rounds=way.rounds,
-    )
-    asked, state = summable(way.mechanism), nothing_opened(question, proxy)
-    for number in range(1, way.rounds + 1):
-        plan = asked.plan_sum(
-            replace(question, round=number),
-            proxy,
-            rows_at_least=ROWS_AT_LEAST,
-            num_sites=len(sites),
-        )
-        sent = [asked.noised_integers(site, proxy, plan, state.weights) for site in sites]
-        total = np.sum(sent, axis=0)
-        state = asked.open_sum(total, proxy, plan, num_sites=len(sites), before=state)
-    release, response = asked.answer_sum(state, proxy, plan)
-    return build_ensemble([release], [response], proxy_basis(proxy)).target
-
-
-class Student(nn.Module):
-    """The encoder's network and one layer more."""
-
-    def __init__(self, encoder: ImageEncoder) -> None:
-        super().__init__()
-        self.encoder = copy.deepcopy(encoder)
-        self.last = nn.Linear(encoder.dimensions, CLASSES)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images to logits."""
-        logits: Tensor = self.last(self.encoder.represent(images))
-        return logits
-
-
 def given() -> object:
     """The encoder of rows that are embeddings already."""
     return lambda rows: rows
 
 
 @lru_cache(maxsize=1)
-def _embedded(
+def embedded(
     seed: int, settings: Settings
 ) -> tuple[ImageEncoder, ProxySet, tuple[LabelledRows, ...]]:
     """The seed's encoder, and public images and sites as it sees them."""

@@ -2,11 +2,12 @@
 
     python -m benchmarks.mnist_baselines --data-dir DIR --encoders DIR
 
-The split is that of `benchmarks.mnist`. `pixels` is a small convolutional network, which is what a
-user would train; `features` is a linear model on the embeddings of the seed's public encoder, which
-`benchmarks.mnist --encoders` left. Each round every site trains the average of the round before by
-DP-SGD and all weights are averaged alike, which is Flower's FedAvg for sites of equal size. Opacus'
-PRV accountant calibrates the noise to all steps of all rounds, add/remove of one image, delta 1e-5.
+The split is that of `benchmarks.mnist_pate`. `pixels` is a small convolutional network, which is
+what a user would train; `features` is a linear model on the embeddings of the seed's public
+encoder, which `benchmarks.mnist_pate --encoders` left. Each round every site trains the average of
+the round before by DP-SGD and all weights are averaged alike, which is Flower's FedAvg for sites of
+equal size. Opacus' PRV accountant calibrates the noise to all steps of all rounds, add/remove of
+one image, delta 1e-5.
 
 Either variant is tuned over as many settings, by its accuracy on the 9,000 public images with their
 true labels. We never read these, so this flatters the baseline.
@@ -32,7 +33,7 @@ from benchmarks.baselines.dp_sgd import ROUNDS, dp_sgd, noise_multiplier
 from benchmarks.baselines.inputs import Part
 from benchmarks.baselines.settings import Setting
 from benchmarks.digits import CLASSES, Settings, embedded_digits, read_digits
-from benchmarks.mnist import EPSILONS, shown
+from benchmarks.mnist_pate import EPSILONS, shown
 from fedistill.mechanisms.private_networks import cnn
 
 

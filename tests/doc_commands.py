@@ -54,7 +54,7 @@ COMMANDS = {
     "fedistill plan --proxy proxy.parquet --rows-at-least 6500 --format json --plot plan.html": (
         HELP
     ),
-    "python -m benchmarks.mnist --data-dir DIR": HELP,
+    "python -m benchmarks.mnist_pate --data-dir DIR": HELP,
     "python -m benchmarks.compression --data-dir DIR": HELP,
     "python -m benchmarks.planner --data-dir DIR": HELP,
     "python -m benchmarks.banks": HELP,

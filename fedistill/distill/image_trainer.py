@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedistill.distill.mean_teacher import moving_average
+from fedistill.distill.averaging import Average
 from fedistill.distill.progress import Progress
 from fedistill.errors import ConfigError
 from fedistill.features.affine import MODERATE, Affine, random_affine
@@ -114,9 +114,12 @@ def distil_images(
     batch = min(recipe.batch, len(images))
     steps = max(1, len(images) // batch)
     num_steps = recipe.epochs * steps
-    average = moving_average(student, decay=min(recipe.ema_decay, max(0.0, 1 - 5 / num_steps)))
+    average = Average(student, decay=min(recipe.ema_decay, max(0.0, 1 - 5 / num_steps)))
     optimizer = torch.optim.AdamW(
-        student.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        student.parameters(),
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        fused=device == "cuda",
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.learning_rate, total_steps=num_steps
@@ -125,7 +128,8 @@ def distil_images(
 
     for epoch in range(recipe.epochs):
         if _corrects_itself(epoch, recipe):
-            answers = predict_images(average.module, images, device=device)
+            with average.applied():
+                answers = predict_images(student, images, device=device)
             answers = sharpened(answers, recipe.sharpness)
             targets = targets + recipe.self_training * (answers.to(device) - targets)
         order = torch.randperm(len(images), generator=generator).to(device)
@@ -145,10 +149,10 @@ def distil_images(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            average.update_parameters(student)
+            average.update()
         if progress is not None:
             progress(epoch + 1, recipe.epochs)
-    student.load_state_dict(average.module.state_dict())
+    average.write(average.values)
     if recipe.views is not None:
         settle(student, images)
     student.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]

@@ -28,6 +28,7 @@ BLOCKS = [
         "curriculum",
         "noise_aware",
         "augmentation",
+        "averaging",
         "mean_teacher",
         "ensembles",
     )
@@ -41,7 +42,6 @@ RECIPES = (
     "layers",
     "terms",
     "batches",
-    "averaging",
     "engine",
 )
 """Modules that only a recipe uses."""

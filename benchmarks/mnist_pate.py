@@ -1,6 +1,6 @@
 """Digits without a private label leaving: MNIST on PATE's split, beside published figures.
 
-    python -m benchmarks.mnist --data-dir DIR
+    python -m benchmarks.mnist_pate --data-dir DIR
 
 DIR holds `mnist.npz` (x_train, y_train, x_test, y_test). As in PATE (Papernot et al. 2018), the
 first 9,000 test images are public and unlabelled, and the last 1,000 measure the student. Three
@@ -13,13 +13,16 @@ Nothing is chosen by a label. AGREES is the share of public images on which the 
 the sites' answer says, and ALIKE that on which two seeds' students say the same: by these the ways
 and the student's recipe were chosen. CROSSED is AGREES of students that never saw the label of the
 image that they are asked about, where labels were checked so (`fedistill.distill.cross_fitting`).
-Each row is a run of its own, and asking three ways costs three answers. ANSWER is how many of the
-9,000 the sites' answer itself gets right; only this column reads their labels.
+Each row is a run of its own, and asking three ways costs three answers. PUBLIC is how many of the
+9,000 the student gets right, and ANSWER how many the sites' answer itself does; only these two
+columns read their labels.
 
 Each way's epsilon holds at delta 1e-5, add/remove of one image, and depends on no data. With shared
 noise it holds against the server while as many sites as `--honest` says are honest; with
-`trust = "none"` against everybody. Rows are embedded beforehand and in batches, where the product
-embeds each alone: their bits differ, and nothing else does.
+`trust = "none"` against everybody. `sharded` (Confident-GNMax, 1,000 teachers a site) and `dp-sgd`
+(a small network on the embeddings) have no sum, so they are asked without trust alone. Rows are
+embedded beforehand and in batches, where the product embeds each alone: their bits differ, and
+nothing else does.
 
 Made for one GPU: first `--encoder-jobs` encoders train side by side, then `--jobs` processes ask
 and distil. `--encoders` keeps the encoders for the next call, and `--results` has what was done
@@ -44,15 +47,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.digits import (
-    NUM_SITES,
-    STUDENTS,
-    Result,
-    Settings,
-    Way,
-    make_encoder,
-    measure,
-)
+from benchmarks.digits import NUM_SITES, Settings, make_encoder
+from benchmarks.digits_answers import ALONE, Way
+from benchmarks.digits_students import STUDENTS, Result, measure
 
 EPSILONS = (0.1, 0.5, 1.0)
 PUBLISHED = (
@@ -62,8 +59,12 @@ PUBLISHED = (
 )
 """As their authors state them: name, epsilon at delta 1e-5, accuracy in percent, and what for."""
 
-MECHANISMS = ("votes", "dp-probe", "corrections")
-MEASURES = ("accuracy %", "agrees %", "crossed %", "alike %", "answer %")
+MECHANISMS = ("votes", "dp-probe", "corrections", *ALONE)
+MEASURES = ("accuracy %", "public %", "agrees %", "crossed %", "alike %", "answer %")
+
+SHARDED = {0.1: (100, 50), 0.5: (200, 100), 1.0: (400, 200)}
+"""Images asked and answered at most of `sharded`, by the least epsilon that they suit: as many as
+leave a vote's noise well below its 1,000 teachers."""
 
 Found = dict[Way, dict[int, Result]]
 
@@ -77,7 +78,10 @@ def ways(
         for epsilon in epsilons:
             faint = epsilon < 0.5
             cells, partitions = (300, 1) if faint else (400, 8)
+            queries, answers_at_most = _asked_of_shards(epsilon)
             for mechanism in mechanisms:
+                if trust == "secagg" and mechanism in ALONE:
+                    continue
                 way = Way(
                     mechanism=mechanism,
                     trust=trust,
@@ -88,9 +92,17 @@ def ways(
                     rounds=1 if mechanism != "corrections" else 10 if faint else 40,
                     cells=cells,
                     partitions=partitions,
+                    queries=queries,
+                    answers_at_most=answers_at_most,
                 )
                 found.append([replace(way, student=student) for student in students])
     return found
+
+
+def _asked_of_shards(epsilon: float) -> tuple[int, int]:
+    """The entry of `SHARDED` for this epsilon."""
+    suited = [least for least in SHARDED if least <= epsilon]
+    return SHARDED[max(suited, default=min(SHARDED))]
 
 
 def make_encoders(seeds: int, jobs: int, settings: Settings, console: Console) -> None:
@@ -131,6 +143,7 @@ def results_table(found: Found) -> Table:
             way.mechanism,
             way.student,
             shown([each.accuracy for each in runs]),
+            shown([each.public for each in runs]),
             shown([each.agreement for each in runs]),
             shown([each.crossed for each in runs if each.crossed is not None]),
             shown(alike([each.says for each in runs])),

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import digits
-from benchmarks.digits import Settings, Way, make_encoder, measure, read_digits
-from benchmarks.mnist import MECHANISMS, alike, shown, ways
+from benchmarks import digits, digits_students
+from benchmarks.digits import Settings, embedded, make_encoder, read_digits
+from benchmarks.digits_answers import ALONE, Way, answer
+from benchmarks.digits_students import measure
+from benchmarks.mnist_pate import MECHANISMS, alike, shown, ways
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +69,42 @@ def test_students_that_differ_alone_learn_from_one_answer(
     settings: Settings, epsilon: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_encoder(0, settings)
-    answers, asked = digits.answer, []
+    answers, asked = digits_students.answer, []
 
     def remember(way, *given):
         asked.append(way)
         return answers(way, *given)
 
-    monkeypatch.setattr(digits, "answer", remember)
+    monkeypatch.setattr(digits_students, "answer", remember)
     way = Way(mechanism="votes", trust="none", epsilon=epsilon, spread=True, student="", cells=20)
     for student in ("sharp", "plain"):
         measure(0, replace(way, student=student), settings)
     assert asked == [way]
 
 
+@pytest.mark.parametrize("mechanism", ALONE)
+def test_sites_whose_answers_have_no_sum_answer_alone(settings: Settings, mechanism: str) -> None:
+    make_encoder(0, settings)
+    _, proxy, sites = embedded(0, settings)
+    way = Way(
+        mechanism=mechanism,
+        trust="none",
+        epsilon=1.0,
+        spread=True,
+        student="",
+        shards=5,
+        queries=20,
+        answers_at_most=10,
+    )
+    target = answer(way, sites, proxy, settings.honest)
+    assert target.num_sites == 3
+    assert target.probabilities.shape == (100, 10)
+
+
 def test_ways_differ_in_the_student_alone_within_a_list() -> None:
     found = ways(MECHANISMS, ["sharp", "plain"])
-    assert len(found) == 2 * 3 * 3
+    assert len(found) == (2 * 3 + 2) * 3
+    assert {each[0].trust for each in found if each[0].mechanism in ALONE} == {"none"}
     for each in found:
         assert [way.student for way in each] == ["sharp", "plain"]
         assert len({replace(way, student="") for way in each}) == 1
@@ -102,6 +124,6 @@ def threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-    digits._embedded.cache_clear()
-    digits._answer_once.cache_clear()
+    digits.embedded.cache_clear()
+    digits_students._answer_once.cache_clear()
     digits.read_digits.cache_clear()
